@@ -1,0 +1,209 @@
+//! What can be decided, and what the answers are.
+//!
+//! The proposer puts ids, placement and time into the command; apply checks every precondition again.
+
+use serde::{Deserialize, Serialize};
+use stela_common::ids::{Epoch, Incarnation, NodeId, OpId, Offset, PartitionKey, TableId, TabletId, Version};
+use stela_common::table::Table;
+use stela_common::wire::Member;
+
+use crate::state::OpStatus;
+
+/// Several commands of one Raft entry, each with its own answer: a refused one changes nothing and stops no other.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Batch {
+    /// The commands, in order.
+    pub commands: Vec<Proposal>,
+}
+
+/// A command and, for those that clients retry, the request that it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Client and sequence number; a repetition gets the answer of the first.
+    #[serde(default)]
+    pub request: Option<RequestId>,
+    /// Wall time of the proposer, ms.
+    pub now: u64,
+    /// The command.
+    pub command: Command,
+}
+
+/// Names one request of one client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RequestId {
+    /// A random number that the client drew.
+    pub client: u64,
+    /// From 1, growing.
+    pub seq: u64,
+}
+
+/// A change of the metadata.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// First command of a group: its name.
+    Found {
+        /// The cluster's name.
+        cluster: String,
+    },
+    /// A nameserver takes over: raises the controller epoch.
+    TakeOver {
+        /// Which.
+        node: NodeId,
+    },
+    /// `confset`.
+    SetConfig {
+        /// The key; only `auto_failover` is known.
+        key: String,
+        /// The value.
+        value: String,
+        /// Who, for the record.
+        by: String,
+    },
+    /// `createdb`.
+    CreateDatabase {
+        /// Its name.
+        name: String,
+    },
+    /// `dropdb`; refused while it has tables.
+    DropDatabase {
+        /// Its name.
+        name: String,
+    },
+    /// `create`: all or nothing. `tid` and `created_index` of the table are set by apply.
+    CreateTable {
+        /// The table.
+        table: Table,
+        /// For each partition its tablets, the first one leads.
+        placement: Vec<Vec<TabletId>>,
+    },
+    /// `drop`.
+    DropTable {
+        /// Database.
+        db: String,
+        /// Name.
+        name: String,
+    },
+    /// A tablet has nothing left of a dropped table.
+    ConfirmDropped {
+        /// The table.
+        tid: TableId,
+        /// Who.
+        tablet: TabletId,
+    },
+    /// R14.
+    Register(Register),
+    /// A tablet is judged offline; carries the incarnation judged, so that a later one is not hit. The elections of
+    /// the partitions that it led follow as [`Command::Elect`] in the same batch.
+    Offline {
+        /// Which.
+        tablet: TabletId,
+        /// Which run.
+        incarnation: Incarnation,
+        /// By the cluster itself.
+        auto: bool,
+    },
+    /// An offline tablet's same incarnation is heard again.
+    Online {
+        /// Which.
+        tablet: TabletId,
+        /// Which run.
+        incarnation: Incarnation,
+    },
+    /// R13.
+    Elect(Elect),
+    /// R7, R8.
+    ChangeInSync(ChangeInSync),
+    /// The leader serves; for display (R10).
+    Started {
+        /// The partition.
+        key: PartitionKey,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Its log end.
+        start: Offset,
+    },
+    /// Ends or moves on a recorded operation.
+    UpdateOp {
+        /// Which.
+        op: OpId,
+        /// To.
+        status: OpStatus,
+        /// The current task's word.
+        task: String,
+    },
+}
+
+/// R14: a tablet registers one run of its process.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Register {
+    /// Its address.
+    pub endpoint: String,
+    /// The last incarnation known to be registered, those tried since, its own last. Never empty.
+    pub starts: Vec<Incarnation>,
+    /// Its directory.
+    pub dir_uuid: String,
+    /// The boot of its machine.
+    pub boot_id: String,
+    /// The last stop was clean.
+    pub clean: bool,
+    /// Partitions with unproven damage (R30).
+    pub damaged: Vec<PartitionKey>,
+    /// Partitions that it has a copy of.
+    pub has: Vec<PartitionKey>,
+}
+
+/// R13: a new epoch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Elect {
+    /// The partition.
+    pub key: PartitionKey,
+    /// The version that the proposer decided on.
+    pub expected: Version,
+    /// Who is to lead.
+    pub leader: TabletId,
+    /// Which run of it.
+    pub incarnation: Incarnation,
+    /// By the cluster itself: refused while `auto_failover` is off (R21).
+    pub auto: bool,
+    /// Who has surrendered (R12).
+    pub surrendered: Option<TabletId>,
+}
+
+/// R7, R8: a new in-sync set.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChangeInSync {
+    /// The partition.
+    pub key: PartitionKey,
+    /// The epoch that the proposer acts in.
+    pub epoch: Epoch,
+    /// The version that it decided on.
+    pub expected: Version,
+    /// The new set.
+    pub in_sync: Vec<Member>,
+    /// Who proposes.
+    pub by: TabletId,
+    /// Which run of it.
+    pub by_incarnation: Incarnation,
+}
+
+/// The answer to a command.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// `CreateTable`.
+    Created(TableId),
+    /// `Register`.
+    Registered(TabletId),
+    /// `TakeOver`.
+    Controller(u64),
+    /// `ChangeInSync`, `Elect`: the partition's version now.
+    Version(Version),
+    /// Refused: nothing changed.
+    Refused {
+        /// The number of a [`stela_common::code::Code`].
+        code: i32,
+        /// The text.
+        text: String,
+    },
+}

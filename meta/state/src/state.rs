@@ -1,0 +1,294 @@
+//! What the meta group knows. Everything here is decided through Raft; offsets, counts and sizes are not here.
+//!
+//! Invariants ([`crate::check`]): a partition's epoch and version only grow; its leader is in its in-sync set, which is
+//! a subset of its replicas and never empty; ids are never used twice (R37).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use stela_common::ids::{Epoch, Incarnation, NodeId, OpId, Offset, PartitionId, PartitionKey, TableId, TabletId, Version};
+use stela_common::table::Table;
+use stela_common::wire::Member;
+
+/// The whole state.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// The cluster's name; set by the first command of a group.
+    pub cluster: String,
+    /// Databases, by name, with the version that made them.
+    pub databases: BTreeMap<String, Version>,
+    /// Tables.
+    pub tables: BTreeMap<TableId, Table>,
+    /// Partitions.
+    pub partitions: BTreeMap<PartitionKey, Partition>,
+    /// Tablets.
+    pub tablets: BTreeMap<TabletId, Tablet>,
+    /// Dropped tables of which a replica's tablet has not yet confirmed that nothing is left (R37).
+    pub tombstones: BTreeMap<TableId, Tombstone>,
+    /// Recorded operations, finished ones among them.
+    pub ops: BTreeMap<OpId, Op>,
+    /// Settings.
+    pub config: BTreeMap<String, Setting>,
+    /// Answers to requests by client, for repetitions.
+    pub sessions: BTreeMap<u64, Session>,
+    /// The last numbers that were handed out.
+    pub counters: Counters,
+    /// The command that the nameserver leading now committed first (its fence).
+    pub controller: Controller,
+    /// The last index applied.
+    pub applied: u64,
+}
+
+/// The last numbers that were handed out; they only grow (R37).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// Tables.
+    pub table: u32,
+    /// Tablets.
+    pub tablet: u32,
+    /// Operations.
+    pub op: u64,
+    /// Meta sessions evicted or made: orders eviction.
+    pub session: u64,
+}
+
+/// Who controls: every call to a tablet carries `epoch`, and tablets refuse lower ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Controller {
+    /// Grows by one with each nameserver that takes over.
+    pub epoch: u64,
+    /// That nameserver.
+    pub node: NodeId,
+}
+
+/// A partition.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Partition {
+    /// Replicas, in placement order.
+    pub replicas: Vec<Replica>,
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// Who leads in it.
+    pub leader: TabletId,
+    /// Which run of the leader (R1).
+    pub leader_incarnation: Incarnation,
+    /// The in-sync set. Never empty.
+    pub in_sync: Vec<Member>,
+    /// The index that last changed this partition.
+    pub version: Version,
+    /// Each epoch and how it began; trimmed to the last 64.
+    pub history: Vec<Leadership>,
+    /// Removals that left one member while the removed were healthy: refused once per 10 s (R20b). Wall ms of the last refusal.
+    #[serde(default)]
+    pub refused_shrink_at: u64,
+}
+
+/// A copy of a partition on a tablet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Replica {
+    /// Where.
+    pub tablet: TabletId,
+    /// It led and was replaced while away: shown as `leader`/`no` until it is in sync again.
+    #[serde(default)]
+    pub was_leader: bool,
+    /// Held back by an operator, or by a restart while `auto_failover` was off (R21, R22).
+    #[serde(default)]
+    pub held: bool,
+}
+
+/// How an epoch began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Leadership {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its leader.
+    pub leader: TabletId,
+    /// Outside the in-sync set, by an operator's order (R16).
+    #[serde(default)]
+    pub unclean: bool,
+    /// Who had surrendered before (R12).
+    #[serde(default)]
+    pub surrendered: Option<TabletId>,
+    /// The leader's log end when it began, as it reported; for display.
+    #[serde(default)]
+    pub start: Option<Offset>,
+}
+
+/// A tablet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Tablet {
+    /// Its address, which names it.
+    pub endpoint: String,
+    /// The run that registered last.
+    pub incarnation: Incarnation,
+    /// The `starts` of that registration: late messages of earlier tries are known by it (R14).
+    pub starts: Vec<Incarnation>,
+    /// Its directory.
+    pub dir_uuid: String,
+    /// The boot of its machine.
+    pub boot_id: String,
+    /// Healthy, or offline.
+    pub healthy: bool,
+    /// Wall time (ms, from the proposer) of the last change of `healthy` or `incarnation`.
+    pub since: u64,
+    /// The index that last changed it.
+    pub version: Version,
+}
+
+/// A dropped table, until every tablet that held a replica has confirmed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// Which creation (R20).
+    pub created_index: u64,
+    /// Who still has to confirm.
+    pub waiting: BTreeSet<TabletId>,
+    /// The index of the drop.
+    pub version: Version,
+}
+
+/// The state of an operation, with OpenMLDB's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum OpStatus {
+    /// Queued.
+    Inited,
+    /// Running.
+    Doing,
+    /// Ended well.
+    Done,
+    /// Ended badly.
+    Failed,
+    /// Stopped by an operator or by `auto_failover` off.
+    Canceled,
+}
+
+impl OpStatus {
+    /// The word in `showopstatus`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Inited => "kInited",
+            Self::Doing => "kDoing",
+            Self::Done => "kDone",
+            Self::Failed => "kFailed",
+            Self::Canceled => "kCanceled",
+        }
+    }
+}
+
+/// The kind of an operation, with OpenMLDB's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum OpKind {
+    /// A new leader.
+    ChangeLeader,
+    /// A replica left the in-sync set because its tablet is offline.
+    OfflineReplica,
+    /// A replica is taken back.
+    ReAddReplica,
+    /// A replica is recovered by command or after a restart.
+    RecoverTable,
+}
+
+impl OpKind {
+    /// The word in `showopstatus`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ChangeLeader => "kChangeLeaderOP",
+            Self::OfflineReplica => "kOfflineReplicaOP",
+            Self::ReAddReplica => "kReAddReplicaOP",
+            Self::RecoverTable => "kRecoverTableOP",
+        }
+    }
+}
+
+/// A recorded operation.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Op {
+    /// What.
+    pub kind: OpKind,
+    /// Of which database; kept when the table is gone.
+    pub db: String,
+    /// Of which table.
+    pub name: String,
+    /// Of which partition.
+    pub key: PartitionKey,
+    /// About which tablet.
+    pub tablet: TabletId,
+    /// How far.
+    pub status: OpStatus,
+    /// Done by the cluster itself (R21).
+    pub auto: bool,
+    /// The current task's word; empty: none.
+    #[serde(default)]
+    pub task: String,
+    /// Wall seconds.
+    pub start: u64,
+    /// Wall seconds; 0: not ended.
+    pub end: u64,
+    /// The index that last changed it.
+    pub version: Version,
+}
+
+/// A setting, with who set it and when.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Setting {
+    /// The value.
+    pub value: String,
+    /// The client's address, as far as known.
+    pub by: String,
+    /// Wall time, ms.
+    pub at: u64,
+}
+
+/// The last answer to one client's requests.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Session {
+    /// The sequence number of the last request.
+    pub seq: u64,
+    /// Its answer.
+    pub reply: crate::command::Reply,
+    /// Orders eviction: the lowest goes first.
+    pub used: u64,
+}
+
+/// The most sessions that are remembered.
+pub const SESSIONS: usize = 10_000;
+/// The most finished operations that are remembered.
+pub const OPS: usize = 10_000;
+
+impl State {
+    /// Is the cluster to fail over by itself?
+    #[must_use]
+    pub fn auto_failover(&self) -> bool {
+        self.config.get("auto_failover").is_none_or(|s| s.value == "true")
+    }
+
+    /// The table of that name.
+    #[must_use]
+    pub fn table(&self, db: &str, name: &str) -> Option<&Table> {
+        self.tables.values().find(|t| t.db == db && t.name == name)
+    }
+
+    /// The tablet of that address.
+    #[must_use]
+    pub fn tablet(&self, endpoint: &str) -> Option<(TabletId, &Tablet)> {
+        self.tablets.iter().find(|(_, t)| t.endpoint == endpoint).map(|(id, t)| (*id, t))
+    }
+
+    /// The partitions of a table, in order.
+    pub fn partitions_of(&self, tid: TableId) -> impl Iterator<Item = (PartitionId, &Partition)> {
+        self.partitions.range(PartitionKey { tid, pid: PartitionId(0) }..=PartitionKey { tid, pid: PartitionId(u32::MAX) })
+            .map(|(k, p)| (k.pid, p))
+    }
+}
+
+impl Partition {
+    /// The member of that tablet, if it is in sync.
+    #[must_use]
+    pub fn member(&self, tablet: TabletId) -> Option<&Member> {
+        self.in_sync.iter().find(|m| m.tablet == tablet)
+    }
+}

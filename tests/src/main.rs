@@ -1,0 +1,2 @@
+//! Drills and checks of Stela, one command each.
+fn main() {}
