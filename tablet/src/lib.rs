@@ -1,1 +1,26 @@
-//! placeholder
+//! The tablet: it keeps partitions, serves their reads and writes, and replicates them.
+//!
+//! What must be right is decided in `stela_replica` (replication of one partition) and by the meta group; this crate is
+//! the shell around it: it owns the log, the index, the streams and the clock.
+//!
+//! * [`node`]: everything that a tablet holds, under one lock; no lock is held across an `await`.
+//! * [`partition`]: one replica with its store, and the execution of what its core wants done.
+//! * [`write`]: the write path, one task that drains what has arrived.
+//! * [`replicate`]: the streams between tablets. [`heartbeat`]: the stream to the leading nameserver.
+//! * [`store`]: index, time to live, request ids. [`service`]: gRPC.
+
+pub mod config;
+pub mod disk;
+pub mod heartbeat;
+pub mod node;
+pub mod outbox;
+pub mod partition;
+pub mod registry;
+pub mod replicate;
+pub mod service;
+pub mod start;
+pub mod store;
+pub mod write;
+
+pub use config::Config;
+pub use start::{StartError, run};

@@ -3,6 +3,7 @@
 //! The proposer puts ids, placement and time into the command; apply checks every precondition again.
 
 use serde::{Deserialize, Serialize};
+use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, Incarnation, NodeId, OpId, Offset, PartitionKey, TableId, TabletId, Version};
 use stela_common::table::Table;
 use stela_common::wire::Member;
@@ -206,4 +207,47 @@ pub enum Reply {
         /// The text.
         text: String,
     },
+}
+
+/// What the proposer of a [`ChangeInSync`] may conclude from its answer (R7).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It took effect; the partition has this version.
+    Applied(Version),
+    /// It never took and never will take effect, nor will any copy of it that is still under way.
+    Rejected,
+    /// The partition has moved on: this very proposal may have done it. Its view, of a higher version, tells.
+    Unknown,
+}
+
+impl Reply {
+    /// What this answer to a [`ChangeInSync`] means for its proposer. A stale version or epoch is no rejection: the
+    /// first copy of a proposal that was sent twice is what makes the second one stale.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Version(version) => Verdict::Applied(*version),
+            Self::Refused { code, .. } if *code != Code::StaleEpoch as i32 && *code != Code::UnknownOutcome as i32 => {
+                Verdict::Rejected
+            }
+            _ => Verdict::Unknown,
+        }
+    }
+
+    /// The refusal, if it is one.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { code, text } => {
+                Some(Refusal::new(Code::from_number(*code).unwrap_or(Code::Malformed), text.clone()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { code: refusal.code as i32, text: refusal.text }
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use stela_common::ids::{Epoch, Incarnation, NodeId, OpId, Offset, PartitionId, PartitionKey, TableId, TabletId, Version};
 use stela_common::table::Table;
-use stela_common::wire::Member;
+use stela_common::wire::{Member, View};
 
 /// The whole state.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -77,13 +77,19 @@ pub struct Partition {
     pub leader_incarnation: Incarnation,
     /// The in-sync set. Never empty.
     pub in_sync: Vec<Member>,
-    /// The index that last changed this partition.
+    /// The index that last changed this partition: what decisions about it are compared with. It also moves when a
+    /// replica outside the set registers or is heard again, so that a proposal that was refused before cannot come
+    /// true behind its proposer's back (R7); the marks for display and of R20b do not move it.
     pub version: Version,
-    /// Each epoch and how it began; trimmed to the last 64.
+    /// Each epoch and how it began; trimmed to the last [`HISTORY`].
     pub history: Vec<Leadership>,
     /// Removals that left one member while the removed were healthy: refused once per 10 s (R20b). Wall ms of the last refusal.
     #[serde(default)]
     pub refused_shrink_at: u64,
+    /// The epoch of that refusal, for the planner: while it is the current one, one of the others is to lead instead.
+    /// 0 once a change of the set went through in it.
+    #[serde(default)]
+    pub refused_shrink_epoch: Epoch,
 }
 
 /// A copy of a partition on a tablet.
@@ -91,7 +97,7 @@ pub struct Partition {
 pub struct Replica {
     /// Where.
     pub tablet: TabletId,
-    /// It led and was replaced while away: shown as `leader`/`no` until it is in sync again.
+    /// It led, and was replaced when it was away or held: shown as `leader`/`no` until it is in sync again.
     #[serde(default)]
     pub was_leader: bool,
     /// Held back by an operator, or by a restart while `auto_failover` was off (R21, R22).
@@ -136,6 +142,9 @@ pub struct Tablet {
     pub since: u64,
     /// The index that last changed it.
     pub version: Version,
+    /// Runs that registrations named before `starts`, the last [`PAST`] of them: a message of theirs is late, too.
+    #[serde(default)]
+    pub past: Vec<Incarnation>,
 }
 
 /// A dropped table, until every tablet that held a replica has confirmed.
@@ -165,6 +174,12 @@ pub enum OpStatus {
 }
 
 impl OpStatus {
+    /// Has it ended?
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Canceled)
+    }
+
     /// The word in `showopstatus`.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -256,8 +271,12 @@ pub struct Session {
 
 /// The most sessions that are remembered.
 pub const SESSIONS: usize = 10_000;
-/// The most finished operations that are remembered.
+/// The most operations that are remembered; finished ones go first.
 pub const OPS: usize = 10_000;
+/// The most epochs that a partition's history names.
+pub const HISTORY: usize = 64;
+/// The most past runs of a tablet that are remembered.
+pub const PAST: usize = 64;
 
 impl State {
     /// Is the cluster to fail over by itself?
@@ -283,6 +302,34 @@ impl State {
         self.partitions.range(PartitionKey { tid, pid: PartitionId(0) }..=PartitionKey { tid, pid: PartitionId(u32::MAX) })
             .map(|(k, p)| (k.pid, p))
     }
+
+    /// `is_alive` of a replica (R22): its tablet is healthy, it is in the in-sync set and not held.
+    #[must_use]
+    pub fn is_alive(&self, partition: &Partition, tablet: TabletId) -> bool {
+        partition.member(tablet).is_some() && !partition.is_held(tablet) && self.is_healthy(tablet)
+    }
+
+    /// May it lead in the next epoch (R13)? In the set as the run that is registered, trusted, healthy and not held.
+    #[must_use]
+    pub fn is_electable(&self, partition: &Partition, tablet: TabletId) -> bool {
+        let registered = self.tablets.get(&tablet);
+        !partition.is_held(tablet)
+            && partition.member(tablet).is_some_and(|m| {
+                !m.untrusted && registered.is_some_and(|t| t.healthy && t.incarnation == m.incarnation)
+            })
+    }
+
+    /// Is that tablet known and healthy?
+    #[must_use]
+    pub fn is_healthy(&self, tablet: TabletId) -> bool {
+        self.tablets.get(&tablet).is_some_and(|t| t.healthy)
+    }
+
+    /// What tablets and clients are told of a partition.
+    #[must_use]
+    pub fn view(&self, key: PartitionKey) -> Option<View> {
+        self.partitions.get(&key).map(|p| p.view(key))
+    }
 }
 
 impl Partition {
@@ -290,5 +337,35 @@ impl Partition {
     #[must_use]
     pub fn member(&self, tablet: TabletId) -> Option<&Member> {
         self.in_sync.iter().find(|m| m.tablet == tablet)
+    }
+
+    /// The replica on that tablet.
+    #[must_use]
+    pub fn replica(&self, tablet: TabletId) -> Option<&Replica> {
+        self.replicas.iter().find(|r| r.tablet == tablet)
+    }
+
+    /// Is the replica on that tablet held (R22)?
+    #[must_use]
+    pub fn is_held(&self, tablet: TabletId) -> bool {
+        self.replica(tablet).is_some_and(|r| r.held)
+    }
+
+    /// What tablets and clients are told of it.
+    #[must_use]
+    pub fn view(&self, key: PartitionKey) -> View {
+        let began = self.history.last();
+        View {
+            key,
+            epoch: self.epoch,
+            version: self.version,
+            leader: self.leader,
+            leader_incarnation: self.leader_incarnation,
+            in_sync: self.in_sync.clone(),
+            replicas: self.replicas.iter().map(|r| r.tablet).collect(),
+            unclean: began.is_some_and(|l| l.unclean),
+            surrendered: began.and_then(|l| l.surrendered),
+            held: self.replicas.iter().filter(|r| r.held).map(|r| r.tablet).collect(),
+        }
     }
 }

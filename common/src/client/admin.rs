@@ -1,0 +1,95 @@
+//! What operators ask of the nameservers.
+//!
+//! Invariant: metadata writes of one client go one after the other, since the meta group remembers the answer to the
+//! last request of a client; a retry repeats the request with the same id, so that it is applied once.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use stela_proto::nameserver as pb;
+
+use super::Shared;
+use crate::code::Refusal;
+use crate::table::Table;
+
+/// The commands that go to the nameservers. Each is asked of the next nameserver when one does not answer, until the
+/// client's timeout; the replies are those of the wire, with a status that says yes.
+#[derive(Clone)]
+pub struct Admin(pub(super) Arc<Shared>);
+
+macro_rules! reads {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) -> $reply:ident = $call:ident($request:expr);)*) => {
+        $($(#[$doc])*
+        ///
+        /// # Errors
+        /// What the nameserver says, or that none answered in time.
+        pub async fn $name(&self, $($arg: $type),*) -> Result<pb::$reply, Refusal> {
+            let request = $request;
+            self.0.nameservers.ask(false, self.deadline(), |mut c| {
+                let request = request.clone();
+                async move { c.$call(request).await }
+            }).await
+        })*
+    };
+}
+
+macro_rules! writes {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) = $call:ident(|$id:ident| $request:expr);)*) => {
+        $($(#[$doc])*
+        ///
+        /// # Errors
+        /// What the nameserver says; [`SetFailed`](crate::code::Code::SetFailed) if it is not known whether it was
+        /// applied.
+        pub async fn $name(&self, $($arg: $type),*) -> Result<pb::WriteReply, Refusal> {
+            let mut seq = self.0.writes.lock().await;
+            *seq += 1;
+            let $id = Some(pb::RequestId { client: self.0.id, seq: *seq });
+            let request = $request;
+            self.0.nameservers.ask(true, self.deadline(), |mut c| {
+                let request = request.clone();
+                async move { c.$call(request).await }
+            }).await
+        })*
+    };
+}
+
+impl Admin {
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.0.timeout
+    }
+
+    reads! {
+        /// The cluster's name and its nameservers.
+        cluster() -> ClusterReply = cluster(pb::ClusterRequest {});
+        /// The tablets.
+        show_tablet() -> ShowTabletReply = show_tablet(pb::ShowTabletRequest {});
+        /// Tables with their partitions and replicas: those of a database, or one of them, or all.
+        show_table(db: &str, name: &str, all_databases: bool) -> ShowTableReply
+            = show_table(pb::ShowTableRequest { db: db.into(), name: name.into(), all_databases });
+        /// Recorded operations; empty filters take all.
+        show_op_status(db: &str, name: &str, pid: Option<u32>) -> ShowOpStatusReply
+            = show_op_status(pb::ShowOpStatusRequest { db: db.into(), name: name.into(), pid });
+        /// One setting, or with an empty key all.
+        conf_get(key: &str) -> ConfGetReply = conf_get(pb::ConfGetRequest { key: key.into() });
+        /// The databases.
+        show_db() -> ShowDbReply = show_db(pb::ShowDbRequest {});
+        /// Is there a database of that name?
+        use_db(name: &str) -> WriteReply = use_db(pb::DbRequest { name: name.into(), request: None });
+    }
+
+    writes! {
+        /// Changes a setting.
+        conf_set(key: &str, value: &str)
+            = conf_set(|request| pb::ConfSetRequest { key: key.into(), value: value.into(), request });
+        /// Makes a database.
+        create_db(name: &str) = create_db(|request| pb::DbRequest { name: name.into(), request });
+        /// Removes an empty database.
+        drop_db(name: &str) = drop_db(|request| pb::DbRequest { name: name.into(), request });
+        /// Makes a table; its number and creation index are chosen by the cluster.
+        create_table(table: &Table)
+            = create_table(|request| pb::CreateTableRequest { table: Some(table.into()), request });
+        /// Removes a table and its data.
+        drop_table(db: &str, name: &str)
+            = drop_table(|request| pb::DropTableRequest { db: db.into(), name: name.into(), request });
+    }
+}

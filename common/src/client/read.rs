@@ -1,0 +1,260 @@
+//! Reading: from the leader, linearizable (R11), or, where asked for, from whatever replica (R35).
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use stela_proto::tablet as pb;
+
+use super::attempts::{Advice, Attempts, advice};
+use super::{Client, TableHandle};
+use crate::code::{Code, Refusal};
+use crate::wire;
+
+pub use stela_proto::tablet::ReadFrom;
+
+/// Which rows of a key are read, newest first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Range {
+    /// The newest time, inclusive; 0: the newest there is.
+    pub st: u64,
+    /// The oldest time, exclusive; 0: the oldest there is.
+    pub et: u64,
+    /// So many rows at most; 0: as many as a reply takes.
+    pub limit: u32,
+}
+
+/// Rows of one key, newest first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Scanned {
+    /// Time and bytes of each.
+    pub rows: Vec<(u64, Bytes)>,
+    /// `false`: there are more rows in the range (the limit, or the size of a reply).
+    pub finished: bool,
+    /// The commit offset up to which this replica shows.
+    pub commit: u64,
+}
+
+/// A question to one partition, and how its answer is read.
+struct Question<'a> {
+    table: &'a TableHandle,
+    pid: u32,
+    size: usize,
+}
+
+/// The parts of an answer that all kinds have.
+trait Answer: Sized {
+    fn take(kind: pb::answer::Kind) -> Option<Self>;
+    fn outcome(&self) -> Result<(), Refusal>;
+    fn leader(&self) -> (&str, u64);
+}
+
+macro_rules! answer {
+    ($($kind:ident($reply:ident)),*) => {
+        $(impl Answer for pb::$reply {
+            fn take(kind: pb::answer::Kind) -> Option<Self> {
+                match kind { pb::answer::Kind::$kind(reply) => Some(reply), _ => None }
+            }
+            fn outcome(&self) -> Result<(), Refusal> {
+                wire::outcome(self.status.as_ref())
+            }
+            fn leader(&self) -> (&str, u64) {
+                (&self.leader, self.epoch)
+            }
+        })*
+    };
+}
+
+answer!(Get(GetReply), Scan(ScanReply), Count(CountReply));
+
+impl Client {
+    /// The row of a key at a time, or with `ts` 0 the newest: its time and bytes.
+    ///
+    /// # Errors
+    /// What the tablet says, or that there was no answer in time.
+    pub async fn get(
+        &self,
+        table: &TableHandle,
+        index: u32,
+        key: &[u8],
+        ts: u64,
+        from: ReadFrom,
+    ) -> Result<Option<(u64, Bytes)>, Refusal> {
+        let q = question(table, key);
+        let request = get_request(&q, index, key, ts, from);
+        found(self.ask(&q, from, |epoch| pb::call::Kind::Get(aimed(&request, epoch, |r| &mut r.target))).await)
+    }
+
+    /// The rows of a key in a range of time.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn scan(
+        &self,
+        table: &TableHandle,
+        index: u32,
+        key: &[u8],
+        range: Range,
+        from: ReadFrom,
+    ) -> Result<Scanned, Refusal> {
+        let q = question(table, key);
+        let request = scan_request(&q, index, key, range, from);
+        scanned(self.ask(&q, from, |epoch| pb::call::Kind::Scan(aimed(&request, epoch, |r| &mut r.target))).await)
+    }
+
+    /// The number of rows of a key; with `filter_expired`, those that have not expired.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn count(
+        &self,
+        table: &TableHandle,
+        index: u32,
+        key: &[u8],
+        filter_expired: bool,
+        from: ReadFrom,
+    ) -> Result<u64, Refusal> {
+        let q = question(table, key);
+        let key = Bytes::copy_from_slice(key);
+        let request = pb::CountRequest { target: Some(q.target()), key, index, filter_expired, from: from.into() };
+        let reply: Result<pb::CountReply, _> =
+            self.ask(&q, from, |epoch| pb::call::Kind::Count(aimed(&request, epoch, |r| &mut r.target))).await;
+        match reply {
+            Ok(reply) => Ok(reply.count),
+            Err(e) if e.code == Code::KeyNotFound => Ok(0),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Like [`get`](Self::get), from the replica at that endpoint, whatever it has; one attempt.
+    ///
+    /// # Errors
+    /// What the tablet says, or that it does not answer.
+    pub async fn get_at(
+        &self,
+        endpoint: &str,
+        table: &TableHandle,
+        index: u32,
+        key: &[u8],
+        ts: u64,
+    ) -> Result<Option<(u64, Bytes)>, Refusal> {
+        let q = question(table, key);
+        let request = get_request(&q, index, key, ts, ReadFrom::Any);
+        found(self.ask_at(&q, endpoint, pb::call::Kind::Get(request)).await)
+    }
+
+    /// Like [`scan`](Self::scan), from the replica at that endpoint, whatever it has; one attempt.
+    ///
+    /// # Errors
+    /// What the tablet says, or that it does not answer.
+    pub async fn scan_at(
+        &self,
+        endpoint: &str,
+        table: &TableHandle,
+        index: u32,
+        key: &[u8],
+        range: Range,
+    ) -> Result<Scanned, Refusal> {
+        let q = question(table, key);
+        let request = scan_request(&q, index, key, range, ReadFrom::Any);
+        scanned(self.ask_at(&q, endpoint, pb::call::Kind::Scan(request)).await)
+    }
+
+    async fn ask_at<R: Answer>(&self, q: &Question<'_>, endpoint: &str, kind: pb::call::Kind) -> Result<R, Refusal> {
+        let driver = &self.0.driver;
+        let link = driver.link(endpoint);
+        let deadline = Instant::now() + self.0.timeout;
+        let answer = link.call(driver.handle(), driver.cluster(), kind, q.size, deadline).await;
+        let reply = R::take(answer.map_err(|lost| Refusal::new(Code::RpcFailed, lost.text))?);
+        let reply = reply.ok_or_else(|| Refusal::new(Code::Malformed, format!("{endpoint} answers something else")))?;
+        reply.outcome().map(|()| reply)
+    }
+
+    async fn ask<R: Answer>(
+        &self,
+        q: &Question<'_>,
+        from: ReadFrom,
+        request: impl Fn(u64) -> pb::call::Kind,
+    ) -> Result<R, Refusal> {
+        let deadline = Instant::now() + self.0.timeout;
+        let Some(_room) = self.0.driver.room(q.size, deadline).await else {
+            return Err(Code::Busy.into());
+        };
+        let mut attempts = Attempts::new(&self.0, q.table, q.pid, deadline);
+        for tries in 0.. {
+            let target = match from {
+                ReadFrom::Any if tries > 0 => attempts.replica(tries),
+                _ => attempts.target(),
+            };
+            let again = match target {
+                None => attempts.nobody().await,
+                Some((link, epoch)) => match attempts.ask(&link, request(epoch), q.size).await {
+                    Err(lost) => attempts.lost(&lost).await,
+                    Ok(kind) => {
+                        let malformed = || Refusal::new(Code::Malformed, format!("{} answers something else", link.endpoint()));
+                        let reply = R::take(kind).ok_or_else(malformed)?;
+                        match reply.outcome() {
+                            Ok(()) => return Ok(reply),
+                            Err(refusal) if advice(refusal.code) == Advice::Final => return Err(refusal),
+                            Err(refusal) => {
+                                let (leader, epoch) = reply.leader();
+                                attempts.refused(refusal, leader, epoch).await
+                            }
+                        }
+                    }
+                },
+            };
+            if !again {
+                break;
+            }
+        }
+        Err(attempts.over())
+    }
+}
+
+impl Question<'_> {
+    fn target(&self) -> pb::Target {
+        pb::Target { tid: self.table.tid(), pid: self.pid, epoch: 0 }
+    }
+}
+
+fn question<'a>(table: &'a TableHandle, key: &[u8]) -> Question<'a> {
+    Question { table, pid: table.partition_of(key), size: key.len() }
+}
+
+fn get_request(q: &Question, index: u32, key: &[u8], ts: u64, from: ReadFrom) -> pb::GetRequest {
+    pb::GetRequest { target: Some(q.target()), key: Bytes::copy_from_slice(key), index, ts, from: from.into() }
+}
+
+fn scan_request(q: &Question, index: u32, key: &[u8], range: Range, from: ReadFrom) -> pb::ScanRequest {
+    let Range { st, et, limit } = range;
+    let key = Bytes::copy_from_slice(key);
+    pb::ScanRequest { target: Some(q.target()), key, index, st, et, limit, from: from.into() }
+}
+
+/// The request for one attempt, in the epoch that the route says.
+fn aimed<R: Clone>(request: &R, epoch: u64, target: impl Fn(&mut R) -> &mut Option<pb::Target>) -> R {
+    let mut request = request.clone();
+    if let Some(target) = target(&mut request) {
+        target.epoch = epoch;
+    }
+    request
+}
+
+fn found(reply: Result<pb::GetReply, Refusal>) -> Result<Option<(u64, Bytes)>, Refusal> {
+    match reply {
+        Ok(reply) => Ok(Some((reply.ts, reply.value))),
+        Err(e) if e.code == Code::KeyNotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn scanned(reply: Result<pb::ScanReply, Refusal>) -> Result<Scanned, Refusal> {
+    match reply {
+        Ok(reply) => {
+            let rows = reply.rows.into_iter().map(|r| (r.ts, r.value)).collect();
+            Ok(Scanned { rows, finished: reply.finished, commit: reply.commit })
+        }
+        Err(e) if e.code == Code::KeyNotFound => Ok(Scanned { finished: true, ..Scanned::default() }),
+        Err(e) => Err(e),
+    }
+}

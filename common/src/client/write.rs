@@ -1,0 +1,246 @@
+//! Writing: one request with one id per partition, repeated unchanged until its outcome is known (R32, R33).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::future::join_all;
+use stela_proto::tablet as pb;
+
+use super::attempts::{Advice, Attempts, advice};
+use super::session::Slot;
+use super::{Client, Row, Shared, TableHandle, WriteError};
+use crate::code::{Code, Refusal};
+use crate::table::limits;
+use crate::wire;
+
+/// Sessions that are tried for one request when each is said to be forgotten.
+const SESSIONS: u32 = 3;
+
+/// What one partition has acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stored {
+    /// The partition.
+    pub pid: u32,
+    /// The offset of the write there.
+    pub offset: u64,
+    /// The leader's epoch.
+    pub epoch: u64,
+}
+
+/// An acknowledged write: every partition that it touches has acknowledged its part.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PutOutcome {
+    /// By partition.
+    pub parts: Vec<Stored>,
+}
+
+/// What goes to one partition.
+enum Part {
+    Rows(Vec<pb::Row>),
+    Keys(Vec<pb::Dimension>),
+}
+
+impl Client {
+    /// Stores rows. Those of one partition are applied whole or not at all; rows, or dimensions of a row, that hash to
+    /// several partitions are one request for each, and an error may leave some of them applied (R33): then it is
+    /// [`WriteError::Unknown`].
+    ///
+    /// # Errors
+    /// [`WriteError::Refused`]: nothing was applied. [`WriteError::Unknown`]: the client's timeout is over, or the
+    /// cluster has forgotten the request, and it is not known whether it was applied.
+    pub async fn put(&self, table: &TableHandle, rows: Vec<Row>) -> Result<PutOutcome, WriteError> {
+        let size = check(&rows).map_err(WriteError::Refused)?;
+        let parts = split(table, rows);
+        self.write(table, parts.into_iter().map(|(pid, rows)| (pid, Part::Rows(rows))).collect(), size).await
+    }
+
+    /// Deletes what is stored under a key of an index.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub async fn delete(&self, table: &TableHandle, index: u32, key: &[u8]) -> Result<PutOutcome, WriteError> {
+        let key = bytes::Bytes::copy_from_slice(key);
+        let (pid, size) = (table.partition_of(&key), key.len());
+        self.write(table, vec![(pid, Part::Keys(vec![pb::Dimension { index, key }]))], size).await
+    }
+
+    async fn write(&self, table: &TableHandle, parts: Vec<(u32, Part)>, size: usize) -> Result<PutOutcome, WriteError> {
+        let deadline = Instant::now() + self.0.timeout;
+        let Some(_room) = self.0.driver.room(size, deadline).await else {
+            return Err(WriteError::Refused(Code::Busy.into()));
+        };
+        let results = match <[_; 1]>::try_from(parts) {
+            Ok([(pid, part)]) => vec![write_part(&self.0, table, pid, part, size, deadline).await],
+            Err(parts) => {
+                let parts = parts.into_iter().map(|(pid, part)| write_part(&self.0, table, pid, part, size, deadline));
+                join_all(parts).await
+            }
+        };
+        merge(results)
+    }
+}
+
+/// Refuses what no tablet takes, and what would not fit a frame.
+fn check(rows: &[Row]) -> Result<usize, Refusal> {
+    let mut size = 0;
+    for row in rows {
+        let too_large = |what: &str, len: usize, most: usize| {
+            Refusal::new(Code::TooLarge, format!("{what} of {len} bytes is too large: at most {most}"))
+        };
+        if row.value.len() > limits::VALUE {
+            return Err(too_large("a value", row.value.len(), limits::VALUE));
+        }
+        if let Some((_, key)) = row.dimensions.iter().find(|(_, key)| key.len() > limits::KEY) {
+            return Err(too_large("a key", key.len(), limits::KEY));
+        }
+        if row.dimensions.is_empty() || row.dimensions.iter().any(|(_, key)| key.is_empty()) {
+            return Err(Code::InvalidDimension.into());
+        }
+        size += row.size();
+        if size > limits::REQUEST {
+            return Err(too_large("a request", size, limits::REQUEST));
+        }
+    }
+    Ok(size)
+}
+
+/// By partition, the rows with those of their dimensions that are found there.
+fn split(table: &TableHandle, rows: Vec<Row>) -> BTreeMap<u32, Vec<pb::Row>> {
+    let mut parts: BTreeMap<u32, Vec<pb::Row>> = BTreeMap::new();
+    for Row { time, dimensions, value } in rows {
+        let mut of_row: Vec<(u32, Vec<pb::Dimension>)> = Vec::with_capacity(1);
+        for (index, key) in dimensions {
+            let pid = table.partition_of(&key);
+            let dimension = pb::Dimension { index, key };
+            match of_row.iter_mut().find(|(p, _)| *p == pid) {
+                Some((_, there)) => there.push(dimension),
+                None => of_row.push((pid, vec![dimension])),
+            }
+        }
+        for (pid, dimensions) in of_row {
+            parts.entry(pid).or_default().push(pb::Row { time, dimensions, value: value.clone() });
+        }
+    }
+    parts
+}
+
+fn merge(results: Vec<Result<Stored, WriteError>>) -> Result<PutOutcome, WriteError> {
+    let several = results.len() > 1;
+    let (mut parts, mut errors) = (Vec::with_capacity(results.len()), Vec::new());
+    for result in results {
+        match result {
+            Ok(stored) => parts.push(stored),
+            Err(error) => errors.push(error),
+        }
+    }
+    let unknown = errors.iter().any(|e| matches!(e, WriteError::Unknown(_)));
+    match errors.into_iter().reduce(|a, b| if matches!(a, WriteError::Unknown(_)) { a } else { b }) {
+        None => Ok(PutOutcome { parts }),
+        Some(error) if !several || (parts.is_empty() && !unknown) => Err(error),
+        Some(error) => {
+            let stored: Vec<String> = parts.iter().map(|p| p.pid.to_string()).collect();
+            let stored = if stored.is_empty() { "none".into() } else { stored.join(",") };
+            Err(WriteError::Unknown(format!("{error} (partitions that have acknowledged their part: {stored})")))
+        }
+    }
+}
+
+fn request(table: &TableHandle, pid: u32, epoch: u64, slot: &Slot, part: &Part) -> pb::call::Kind {
+    let target = Some(pb::Target { tid: table.tid(), pid, epoch });
+    let (session, seq) = (slot.session, slot.seq);
+    match part {
+        Part::Rows(rows) => pb::call::Kind::Put(pb::PutRequest { target, session, seq, rows: rows.clone() }),
+        Part::Keys(keys) => pb::call::Kind::Delete(pb::DeleteRequest { target, session, seq, dimensions: keys.clone() }),
+    }
+}
+
+/// Could a write have been taken up before this answer to it? A leader that steps down or loses its lease gives up the
+/// writes that wait with these codes, and they may yet be committed by its successor (H13).
+fn taken_up(code: Code) -> bool {
+    matches!(code, Code::TableIsFollower | Code::LeaseExpired | Code::WriteDataFailed)
+}
+
+async fn write_part(
+    shared: &Arc<Shared>,
+    table: &TableHandle,
+    pid: u32,
+    part: Part,
+    size: usize,
+    deadline: Instant,
+) -> Result<Stored, WriteError> {
+    let Some(session) = table.sessions.get(pid as usize) else {
+        return Err(WriteError::Refused(Code::PidNotFound.into()));
+    };
+    let mut attempts = Attempts::new(shared, table, pid, deadline);
+    // An earlier attempt may have been, or may yet be, applied.
+    let mut exposed = false;
+    let mut sessions = 0;
+    let mut slot = begin(shared, session, deadline).await?;
+    loop {
+        let Some((link, epoch)) = attempts.target() else {
+            if attempts.nobody().await {
+                continue;
+            }
+            return Err(over(attempts, exposed));
+        };
+        let reply = match attempts.ask(&link, request(table, pid, epoch, &slot, &part), size).await {
+            Ok(pb::answer::Kind::Put(reply)) => reply,
+            Ok(_) => return Err(WriteError::Unknown(format!("{} answers a write with something else", link.endpoint()))),
+            Err(lost) => {
+                exposed |= lost.sent;
+                if attempts.lost(&lost).await {
+                    continue;
+                }
+                return Err(over(attempts, exposed));
+            }
+        };
+        let refusal = match wire::outcome(reply.status.as_ref()) {
+            Ok(()) => {
+                slot.acknowledged();
+                return Ok(Stored { pid, offset: reply.offset, epoch: reply.epoch });
+            }
+            Err(refusal) => refusal,
+        };
+        match (refusal.code, advice(refusal.code)) {
+            (Code::UnknownOutcome, _) => {
+                slot.forgotten();
+                sessions += 1;
+                // Only a first attempt proves that nothing was applied.
+                if exposed || sessions == SESSIONS {
+                    return Err(WriteError::Unknown(refusal.text));
+                }
+                slot = begin(shared, session, deadline).await?;
+            }
+            (_, Advice::Final) if exposed => return Err(WriteError::Unknown(refusal.text)),
+            (Code::WriteDataFailed, _) => return Err(WriteError::Unknown(refusal.text)),
+            (_, Advice::Final) => return Err(WriteError::Refused(refusal)),
+            (code, _) => {
+                exposed |= taken_up(code);
+                if !attempts.refused(refusal, &reply.leader, reply.epoch).await {
+                    return Err(over(attempts, exposed));
+                }
+            }
+        }
+    }
+}
+
+async fn begin<'a>(
+    shared: &Shared,
+    session: &'a super::session::Session,
+    deadline: Instant,
+) -> Result<Slot<'a>, WriteError> {
+    match session.try_begin() {
+        Some(slot) => Ok(slot),
+        None => shared.driver.within(deadline, session.begin()).await.ok_or_else(|| WriteError::Refused(Code::Busy.into())),
+    }
+}
+
+fn over(attempts: Attempts, exposed: bool) -> WriteError {
+    let refusal = attempts.over();
+    if exposed {
+        WriteError::Unknown(format!("{}: {refusal}", Code::UnknownOutcome.text()))
+    } else {
+        WriteError::Refused(refusal)
+    }
+}

@@ -1,0 +1,119 @@
+//! R13: a new epoch and who leads in it. The only writer of epochs after a partition's first.
+//!
+//! Invariants: the leader comes out of the in-sync set, as the run that is registered, trusted, healthy and not held;
+//! the set loses its untrusted and offline members and is never empty; an epoch has one leader for ever.
+
+use stela_common::code::{Code, Refusal};
+use stela_common::ids::{Epoch, Offset, PartitionKey, TabletId};
+use stela_common::wire::Member;
+
+use super::{Outcome, Step, same_version, stale};
+use crate::command::{Elect, Reply};
+use crate::object::Key;
+use crate::rules::Rules;
+use crate::state::{HISTORY, Leadership, OpKind, Partition};
+
+impl Step<'_> {
+    pub(super) fn elect<R: Rules>(&mut self, elect: &Elect) -> Outcome {
+        self.may_elect::<R>(elect)?;
+        let partition = self.partition(elect.key)?;
+        let (mut in_sync, left): (Vec<Member>, Vec<Member>) = partition
+            .in_sync
+            .iter()
+            .partition(|m| !m.untrusted && self.state.is_healthy(m.tablet));
+        if R::ELECT_OUTSIDE && in_sync.iter().all(|m| m.tablet != elect.leader) {
+            in_sync.push(Member { tablet: elect.leader, incarnation: elect.incarnation, untrusted: false });
+        }
+        let before = partition.leader;
+        let offline: Vec<TabletId> = left
+            .iter()
+            .map(|m| m.tablet)
+            .filter(|t| *t != before && *t != elect.leader && !self.state.is_healthy(*t))
+            .collect();
+
+        let version = self.version();
+        if let Some(partition) = self.state.partitions.get_mut(&elect.key) {
+            partition.epoch = partition.epoch.next();
+            partition.leader = elect.leader;
+            partition.leader_incarnation = elect.incarnation;
+            partition.in_sync = in_sync;
+            partition.version = version;
+            note_former_leader(partition, before);
+            partition.history.push(Leadership {
+                epoch: partition.epoch,
+                leader: elect.leader,
+                unclean: false,
+                surrendered: elect.surrendered,
+                start: None,
+            });
+            let old = partition.history.len().saturating_sub(HISTORY);
+            partition.history.drain(..old);
+            self.changed.insert(Key::Partition(elect.key));
+        }
+        self.record(OpKind::ChangeLeader, elect.key, elect.leader, elect.auto);
+        for tablet in offline {
+            self.record(OpKind::OfflineReplica, elect.key, tablet, elect.auto);
+        }
+        Ok(Reply::Version(version))
+    }
+
+    fn may_elect<R: Rules>(&self, elect: &Elect) -> Result<(), Refusal> {
+        if elect.auto && !self.state.auto_failover() {
+            return Err(Refusal::new(Code::AutoFailoverEnabled, "auto_failover is disabled"));
+        }
+        let partition = self.partition(elect.key)?;
+        same_version(partition, elect.expected)?;
+        if elect.surrendered.is_some_and(|t| t != partition.leader) {
+            return Err(Refusal::new(Code::InvalidParameter, "who surrendered does not lead"));
+        }
+        if partition.replica(elect.leader).is_none() {
+            return Err(Code::PidNotFound.into());
+        }
+        let tablet = self.tablet_of(elect.leader)?;
+        if tablet.incarnation != elect.incarnation {
+            return Err(stale("another run of the tablet is registered"));
+        }
+        if !tablet.healthy {
+            return Err(Code::TabletNotHealthy.into());
+        }
+        if R::ELECT_OUTSIDE {
+            return Ok(());
+        }
+        let refused = |why| Err(Refusal::new(Code::InvalidParameter, why));
+        match partition.member(elect.leader) {
+            None => refused("candidate is not in sync"),
+            Some(member) if member.untrusted => refused("candidate cannot prove that its copy is whole"),
+            Some(_) if partition.is_held(elect.leader) => refused("candidate is held"),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// R10: the leader's log end when its epoch began, for display; the version stays, as no decision rests on it.
+    pub(super) fn started(&mut self, key: PartitionKey, epoch: Epoch, start: Offset) -> Outcome {
+        self.partition(key)?;
+        let began = self.state.partitions.get_mut(&key).and_then(|p| p.history.iter_mut().find(|l| l.epoch == epoch));
+        match began {
+            None => Err(stale(format_args!("no epoch {epoch} is on record"))),
+            Some(Leadership { start: Some(known), .. }) if *known != start => {
+                Err(stale(format_args!("epoch {epoch} began at {known}")))
+            }
+            Some(began) => {
+                began.start = Some(start);
+                self.changed.insert(Key::Partition(key));
+                Ok(Reply::Done)
+            }
+        }
+    }
+}
+
+/// Marks the replica that led before if it is out of the new set or held, and clears the mark of the one that leads.
+fn note_former_leader(partition: &mut Partition, before: TabletId) {
+    let (leader, in_sync) = (partition.leader, &partition.in_sync);
+    for replica in &mut partition.replicas {
+        if replica.tablet == leader {
+            replica.was_leader = false;
+        } else if replica.tablet == before {
+            replica.was_leader = replica.held || in_sync.iter().all(|m| m.tablet != before);
+        }
+    }
+}

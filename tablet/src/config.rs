@@ -1,0 +1,44 @@
+//! How a tablet is started.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use stela_replica::message::Timing;
+
+/// The settings of a tablet process.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `ip:port`: where it listens, and its name in the cluster.
+    pub endpoint: String,
+    /// The nameservers' endpoints.
+    pub nameservers: Vec<String>,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The cluster's name.
+    pub cluster: String,
+    /// How often it is heard by the leading nameserver.
+    pub heartbeat: Duration,
+    /// How often a leader asks each follower for a permit (R11).
+    pub keep_alive: Duration,
+    /// The length of a segment of its log, bytes.
+    pub segment_bytes: u64,
+    /// The timing of replication.
+    pub timing: Timing,
+}
+
+impl Config {
+    /// The defaults around what every tablet must be told.
+    #[must_use]
+    pub fn new(endpoint: String, nameservers: Vec<String>, dir: PathBuf, cluster: String) -> Self {
+        Self {
+            endpoint,
+            nameservers,
+            dir,
+            cluster,
+            heartbeat: Duration::from_millis(200),
+            keep_alive: Duration::from_millis(100),
+            segment_bytes: 64 << 20,
+            timing: Timing::default(),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What a tablet keeps beside its log: who it is, the fences it has seen, the tables of its partitions, and the tails
+//! that were discarded.
+//!
+//! ```text
+//! TABLET          who: cluster, endpoint, directory uuid, format            written once
+//! fences          incarnations tried (R14), highest controller epoch (R20)  replaced, synced before it counts
+//! tables/<tid>    a table and which of its partitions are here              replaced
+//! lost+found/     discarded tails, raw records, one file each               never deleted by Stela
+//! log/            the segment log
+//! ```
+//!
+//! Crash story: each file is replaced whole (tmp, fsync, rename, fsync of the directory), so it is either the old or
+//! the new one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use stela_common::fs::{self, Disk};
+use stela_common::ids::{Epoch, Incarnation, Offset, PartitionId, PartitionKey, TableId};
+use stela_common::table::Table;
+
+/// The newest format that this version writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// Who a directory belongs to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    /// The format of everything in the directory.
+    pub format: u32,
+    /// The cluster.
+    pub cluster: String,
+    /// The tablet's endpoint.
+    pub endpoint: String,
+    /// Drawn when the directory was made (R14).
+    pub dir_uuid: String,
+}
+
+/// What must never go back.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fences {
+    /// R14: the last incarnation known to be registered, those tried since, the own last.
+    pub starts: Vec<Incarnation>,
+    /// R20: the highest controller epoch that gave an order.
+    pub controller: u64,
+    /// R20: the highest Raft index of an order.
+    pub decision: u64,
+}
+
+/// A table of which partitions are here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Held {
+    /// The table.
+    pub table: Table,
+    /// Its partitions here.
+    pub pids: BTreeSet<PartitionId>,
+}
+
+/// The files of one tablet's directory.
+#[derive(Clone)]
+pub struct Files {
+    disk: Disk,
+    dir: PathBuf,
+}
+
+impl Files {
+    /// The files in `dir`, which exists.
+    #[must_use]
+    pub fn new(disk: Disk, dir: PathBuf) -> Self {
+        Self { disk, dir }
+    }
+
+    /// Where the log is.
+    #[must_use]
+    pub fn log_dir(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// The directory's identity; `None` when it has none yet.
+    ///
+    /// # Errors
+    /// The file cannot be read or is not ours.
+    pub fn identity(&self) -> io::Result<Option<Identity>> {
+        self.load(&self.dir.join("TABLET"))
+    }
+
+    /// Writes the identity of a new directory.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn create(&self, identity: &Identity) -> io::Result<()> {
+        fs::create_dir_all(&self.disk, &self.dir.join("tables"))?;
+        fs::create_dir_all(&self.disk, &self.dir.join("lost+found"))?;
+        self.store(&self.dir.join("TABLET"), identity)
+    }
+
+    /// The fences; none were stored yet: default.
+    ///
+    /// # Errors
+    /// The file cannot be read or is not ours.
+    pub fn fences(&self) -> io::Result<Fences> {
+        Ok(self.load(&self.dir.join("fences"))?.unwrap_or_default())
+    }
+
+    /// Makes the fences durable.
+    ///
+    /// # Errors
+    /// The disk refused: the fence does not count.
+    pub fn set_fences(&self, fences: &Fences) -> io::Result<()> {
+        self.store(&self.dir.join("fences"), fences)
+    }
+
+    /// The tables of which partitions are here.
+    ///
+    /// # Errors
+    /// The directory or a file cannot be read.
+    pub fn tables(&self) -> io::Result<BTreeMap<TableId, Held>> {
+        let mut tables = BTreeMap::new();
+        for path in fs::read_dir(&self.dir.join("tables"))? {
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let Ok(tid) = name.parse() else { continue };
+            if let Some(held) = self.load::<Held>(&path)? {
+                tables.insert(TableId(tid), held);
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Makes it durable that these partitions of the table are here.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn set_table(&self, held: &Held) -> io::Result<()> {
+        self.store(&self.dir.join("tables").join(held.table.tid.to_string()), held)
+    }
+
+    /// Forgets a dropped table.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn remove_table(&self, tid: TableId) -> io::Result<()> {
+        match fs::remove_file(&self.disk, &self.dir.join("tables").join(tid.to_string())) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Saves a tail that is about to be cut (R4), synced when it returns. Never overwrites an earlier one.
+    ///
+    /// # Errors
+    /// The disk refused: the tail must not be cut.
+    pub fn save_tail(&self, key: PartitionKey, epoch: Epoch, from: Offset, to: Offset, raw: &[u8]) -> io::Result<PathBuf> {
+        let dir = self.dir.join("lost+found");
+        fs::create_dir_all(&self.disk, &dir)?;
+        let path = (0..)
+            .map(|n| match n {
+                0 => dir.join(format!("{key}_{epoch}_{from}-{to}")),
+                n => dir.join(format!("{key}_{epoch}_{from}-{to}.{n}")),
+            })
+            .find(|p| !fs::exists(p))
+            .unwrap_or_else(|| dir.join(format!("{key}_{epoch}_{from}-{to}")));
+        fs::replace(&self.disk, &path, raw)?;
+        Ok(path)
+    }
+
+    fn load<T: for<'a> Deserialize<'a>>(&self, path: &Path) -> io::Result<Option<T>> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {e}", path.display())))
+    }
+
+    fn store(&self, path: &Path, value: &impl Serialize) -> io::Result<()> {
+        let bytes = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
+        fs::replace(&self.disk, path, &bytes)
+    }
+}

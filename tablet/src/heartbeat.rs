@@ -1,0 +1,373 @@
+//! The stream to the leading nameserver: registration (R14), the lease (R17), and all that the meta group decides.
+//!
+//! A lease counts from when its heartbeat was sent, and only after what came with it was carried out. A nameserver that
+//! does not lead says who does; one that is silent for a second is left for the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stela_common::clock::Millis;
+use stela_common::code::Code;
+use stela_common::ids::{Incarnation, Offset, TabletId};
+use stela_common::wire;
+use stela_proto::heartbeat as pb;
+use stela_proto::heartbeat::registry_client::RegistryClient;
+use stela_replica::message::Input;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::node::{Node, Proposal};
+use crate::registry::{self, Told};
+
+const CONNECT: Duration = Duration::from_millis(400);
+const SILENCE: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(50);
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// Why a tablet cannot be part of its cluster.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Outcast {
+    /// The nameservers are another cluster's.
+    #[error("{0}")]
+    WrongCluster(String),
+    /// The registration was refused for good.
+    #[error("the nameservers refuse this tablet: {0}")]
+    Refused(String),
+}
+
+enum Ended {
+    /// Try another, or the one named.
+    Elsewhere(String),
+    Outcast(Outcast),
+}
+
+impl From<tonic::Status> for Ended {
+    fn from(_: tonic::Status) -> Self {
+        Self::Elsewhere(String::new())
+    }
+}
+
+/// Registers, then keeps the heartbeat, until the node stops or is cast out. `ready` becomes true when the tablet is
+/// registered and was told what it holds.
+///
+/// # Errors
+/// The cluster does not want this tablet.
+pub async fn run(node: Arc<Node>, ready: watch::Sender<bool>) -> Result<(), Outcast> {
+    let leader = watch::Sender::new(String::new());
+    let proposer = tokio::spawn(propose(node.clone(), leader.subscribe()));
+    let mut hint = String::new();
+    let mut turn = 0;
+    let mut warned = Millis::default();
+    let outcome = loop {
+        if node.stop.is_cancelled() {
+            break Ok(());
+        }
+        let endpoint = if hint.is_empty() {
+            turn = (turn + 1) % node.config.nameservers.len();
+            node.config.nameservers[turn].clone()
+        } else {
+            std::mem::take(&mut hint)
+        };
+        let ended = tokio::select! {
+            () = node.stop.cancelled() => break Ok(()),
+            ended = attend(&node, &endpoint, &leader, &ready) => ended,
+        };
+        match ended {
+            Ended::Outcast(why) => break Err(why),
+            Ended::Elsewhere(to) => hint = to,
+        }
+        if Millis::now().since(warned) > 2000 && !*ready.borrow() {
+            warned = Millis::now();
+            tracing::warn!(nameservers = node.config.nameservers.join(","), "waits for a leading nameserver");
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    proposer.abort();
+    outcome
+}
+
+async fn connect(endpoint: &str) -> Option<RegistryClient<Channel>> {
+    let channel = Endpoint::from_shared(format!("http://{endpoint}"))
+        .ok()?
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(2))
+        .connect()
+        .await
+        .ok()?;
+    Some(RegistryClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+}
+
+/// One nameserver, for as long as it leads.
+async fn attend(node: &Arc<Node>, endpoint: &str, leader: &watch::Sender<String>, ready: &watch::Sender<bool>) -> Ended {
+    let Some(mut client) = connect(endpoint).await else { return Ended::Elsewhere(String::new()) };
+    if node.look().tablet == TabletId(0) {
+        if let Err(ended) = register(node, &mut client).await {
+            return ended;
+        }
+    }
+    match beat(node, endpoint, &mut client, leader, ready).await {
+        Ok(()) => Ended::Elsewhere(String::new()),
+        Err(ended) => ended,
+    }
+}
+
+/// R14. The list of starts is synced before it is sent, and shortened, synced, before anything is served.
+async fn register(node: &Arc<Node>, client: &mut RegistryClient<Channel>) -> Result<(), Ended> {
+    let disk = |e: std::io::Error| Ended::Outcast(Outcast::Refused(format!("cannot write the directory's fences: {e}")));
+    let request = {
+        let mut inner = node.look();
+        if inner.fences.starts.last() != Some(&node.incarnation) {
+            inner.fences.starts.push(node.incarnation);
+        }
+        node.files.set_fences(&inner.fences).map_err(disk)?;
+        let identity = node.files.identity().ok().flatten();
+        pb::RegisterRequest {
+            cluster: node.config.cluster.clone(),
+            endpoint: node.config.endpoint.clone(),
+            starts: inner.fences.starts.iter().map(|i| i.0).collect(),
+            dir_uuid: identity.map(|i| i.dir_uuid).unwrap_or_default(),
+            boot_id: stela_common::clock::boot_id(),
+            clean: node.clean,
+            inventory: inner.inventory(),
+        }
+    };
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(SILENCE * 2);
+    let reply = client.register(request).await?.into_inner();
+    match wire::outcome(reply.status.as_ref()) {
+        Ok(()) => {}
+        Err(r) if r.code == Code::WrongCluster => return Err(Ended::Outcast(Outcast::WrongCluster(r.text))),
+        Err(r) if r.code == Code::InvalidParameter => return Err(Ended::Outcast(Outcast::Refused(r.text))),
+        Err(_) => return Err(Ended::Elsewhere(reply.leader)),
+    }
+    let mut inner = node.look();
+    inner.fences.starts = vec![node.incarnation];
+    node.files.set_fences(&inner.fences).map_err(disk)?;
+    inner.adopt(node, TabletId(reply.tablet));
+    tracing::info!(tablet = reply.tablet, incarnation = node.incarnation.0, "registered");
+    Ok(())
+}
+
+async fn beat(
+    node: &Arc<Node>,
+    endpoint: &str,
+    client: &mut RegistryClient<Channel>,
+    leader: &watch::Sender<String>,
+    ready: &watch::Sender<bool>,
+) -> Result<(), Ended> {
+    let (up, requests) = mpsc::channel(4);
+    node.look().forget_reports();
+    let _ = up.send(message(node)).await;
+    let mut answers = tokio::time::timeout(SILENCE, client.heartbeat(ReceiverStream::new(requests)))
+        .await
+        .map_err(|_| Ended::Elsewhere(String::new()))??
+        .into_inner();
+    let mut timer = tokio::time::interval(node.config.heartbeat);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut heard = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            () = node.stop.cancelled() => return Ok(()),
+            _ = timer.tick() => {
+                if heard.elapsed() > SILENCE {
+                    return Ok(());
+                }
+                // A full channel is a nameserver that does not read: the silence will tell.
+                let _ = up.try_send(message(node));
+            }
+            () = node.report.notified() => drop(up.try_send(message(node))),
+            answer = answers.next() => {
+                let Some(down) = answer else { return Ok(()) };
+                take(node, &down?)?;
+                heard = tokio::time::Instant::now();
+                leader.send_if_modified(|l| if l == endpoint { false } else { *l = endpoint.into(); true });
+                ready.send_if_modified(|r| !std::mem::replace(r, true));
+            }
+        }
+    }
+}
+
+/// What a nameserver says: fences first (R20), then what changed, then the lease (R17).
+fn take(node: &Arc<Node>, down: &pb::HeartbeatDown) -> Result<(), Ended> {
+    if let Some(status) = &down.status {
+        match Code::from_number(status.code) {
+            Some(Code::Ok) => {}
+            Some(Code::WrongCluster) => return Err(Ended::Outcast(Outcast::WrongCluster(status.msg.clone()))),
+            _ => return Err(Ended::Elsewhere(down.hint.clone())),
+        }
+    }
+    let orders = !down.views.is_empty() || !down.drops.is_empty();
+    let told = Told::try_from(down).map_err(|e| {
+        tracing::error!(error = %e, "the nameserver's message is not understood");
+        Ended::Elsewhere(String::new())
+    })?;
+    {
+        let mut inner = node.look();
+        let fences = &inner.fences;
+        if down.controller_epoch < fences.controller || (orders && down.index < fences.decision) {
+            tracing::warn!(
+                controller = down.controller_epoch,
+                index = down.index,
+                "a deposed nameserver is not obeyed"
+            );
+            return Err(Ended::Elsewhere(String::new()));
+        }
+        if down.controller_epoch > fences.controller || (orders && down.index > fences.decision) {
+            let mut fences = fences.clone();
+            fences.controller = down.controller_epoch;
+            fences.decision = fences.decision.max(down.index);
+            node.files.set_fences(&fences).map_err(|e| {
+                tracing::error!(error = %e, "cannot store the fences: the order is not obeyed");
+                Ended::Elsewhere(String::new())
+            })?;
+            inner.fences = fences;
+        }
+    }
+    registry::apply(node, told).map_err(|e| {
+        tracing::error!(error = %e, "cannot carry out what the nameserver decided");
+        Ended::Elsewhere(String::new())
+    })?;
+    node.act(|inner, work| {
+        inner.known_index = inner.known_index.max(down.index);
+        if down.lease_sent != 0 {
+            let until = Millis(down.lease_sent).plus(u64::from(down.lease_ms));
+            if until > inner.lease_until {
+                inner.lease_until = until;
+                node.step_all(inner, work, |_, p| p.core.leads(), || Input::MetaLease(until));
+            }
+        }
+    });
+    Ok(())
+}
+
+fn message(node: &Node) -> pb::HeartbeatUp {
+    let mut inner = node.look();
+    let reports = inner.reports();
+    pb::HeartbeatUp {
+        cluster: node.config.cluster.clone(),
+        tablet: inner.tablet.0,
+        incarnation: node.incarnation.0,
+        sent: Millis::now().0,
+        known_index: inner.known_index,
+        reports,
+        dropped: inner.dropped.iter().map(|t| t.0).collect(),
+        ask_lease: true,
+    }
+}
+
+/// Sends the cores' proposals (R7). No answer, or one that is not definite, is no input: the core repeats.
+async fn propose(node: Arc<Node>, leader: watch::Receiver<String>) {
+    loop {
+        let Some(proposal) = node.look().proposals.pop_front() else {
+            tokio::select! {
+                () = node.stop.cancelled() => return,
+                () = node.propose.notified() => continue,
+            }
+        };
+        let leader = leader.borrow().clone();
+        if !leader.is_empty() {
+            tokio::spawn(send_proposal(node.clone(), leader, proposal));
+        }
+    }
+}
+
+async fn send_proposal(node: Arc<Node>, leader: String, proposal: Proposal) {
+    let Some(mut client) = connect(&leader).await else { return };
+    let tablet = node.look().tablet.0;
+    let mut request = tonic::Request::new(pb::ChangeInSyncRequest {
+        cluster: node.config.cluster.clone(),
+        tid: proposal.key.tid.0,
+        pid: proposal.key.pid.0,
+        epoch: proposal.epoch.0,
+        expected_version: proposal.expected.0,
+        in_sync: proposal.in_sync.iter().map(Into::into).collect(),
+        tablet,
+        incarnation: node.incarnation.0,
+    });
+    request.set_timeout(SILENCE);
+    let Ok(reply) = client.change_in_sync(request).await else { return };
+    let applied = match reply.into_inner().verdict() {
+        pb::Verdict::Applied => true,
+        pb::Verdict::Rejected => false,
+        pb::Verdict::Unknown => return,
+    };
+    node.act(|inner, work| {
+        let input = Input::Verdict { expected: proposal.expected, applied };
+        node.step(inner, work, proposal.key, input, &[]);
+    });
+}
+
+impl crate::node::Inner {
+    /// What is on disk, for registration.
+    fn inventory(&self) -> Vec<pb::Inventory> {
+        let known = self.partitions.iter().map(|(key, p)| {
+            let (last, epoch) = (p.last(), p.epochs.epoch_at(p.last()));
+            (*key, last, epoch, p.damaged, p.store.table().created_index)
+        });
+        let orphans = self.orphans.iter().map(|(key, l)| (*key, l.last, l.epochs.epoch_at(l.last), l.damaged, 0));
+        known
+            .chain(orphans)
+            .map(|(key, last, epoch, damaged, created_index)| pb::Inventory {
+                tid: key.tid.0,
+                pid: key.pid.0,
+                last_epoch: epoch.0,
+                last_offset: last.0,
+                damaged,
+                created_index,
+            })
+            .collect()
+    }
+
+    /// It is registered under that id: its replicas are told who they are.
+    fn adopt(&mut self, node: &Node, tablet: TabletId) {
+        self.tablet = tablet;
+        for (key, p) in &mut self.partitions {
+            let identity = node.identity(tablet, *key, p.store.table());
+            p.reset(identity, Millis::now());
+        }
+    }
+
+    /// A new nameserver has no reports yet.
+    fn forget_reports(&mut self) {
+        for p in self.partitions.values_mut() {
+            p.reported = None;
+        }
+    }
+
+    /// Reports that differ from the last ones.
+    fn reports(&mut self) -> Vec<pb::ReplicaReport> {
+        let mut reports = Vec::new();
+        for (key, p) in &mut self.partitions {
+            let (last, epoch) = (p.last(), p.epochs.epoch_at(p.last()));
+            let report = pb::ReplicaReport {
+                tid: key.tid.0,
+                pid: key.pid.0,
+                epoch: p.core.epoch().0,
+                serving: p.core.serving(),
+                leading: p.core.leads(),
+                offset: last.0,
+                commit: if p.quarantine.is_some() { Offset(0).0 } else { p.applied.0 },
+                record_cnt: p.store.records(),
+                memory: p.store.memory(),
+                disk: 0,
+                quarantined: p.quarantine.is_some() || p.damaged,
+                last_epoch: epoch.0,
+            };
+            if p.reported.as_ref() != Some(&report) {
+                p.reported = Some(report);
+                reports.push(report);
+            }
+        }
+        reports
+    }
+}
+
+/// A number for this run that no other has (R14).
+#[must_use]
+pub fn draw_incarnation() -> Incarnation {
+    Incarnation(rand::random::<u64>().max(1))
+}

@@ -1,0 +1,255 @@
+//! One replica: its core, its store, and what ties the two to the log.
+//!
+//! Invariants: `recent` holds an unbroken run of entries that ends with the last one in the log; everything up to
+//! `applied` is in the store and nothing beyond (R28); a waiter waits for an entry that is in the log.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use stela_common::code::{Code, Refusal};
+use stela_common::ids::{Epoch, Offset, PartitionKey};
+use stela_common::log::{Log, Position};
+use stela_common::table::Table;
+use stela_proto::tablet as pb;
+use stela_replica::core::Replica;
+use stela_replica::epochs::Epochs;
+use stela_replica::message::{Identity, Stored, Write};
+use tokio::sync::{Notify, oneshot};
+
+use crate::outbox::{Gather, Outbox};
+use crate::store::dedup::Dedup;
+use crate::store::places::Places;
+use crate::store::Store;
+use crate::store::load::{Loaded, Loading};
+
+/// Committed entries whose places are kept at hand beyond the uncommitted ones, for followers that are a little behind.
+const RECENT: usize = 256;
+
+/// Answers of one session, gathered.
+#[derive(Default)]
+pub struct Answers(pub Vec<pb::Answer>);
+
+impl Gather for Answers {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Who waits for a write.
+pub enum Caller {
+    /// A unary call.
+    Unary(oneshot::Sender<pb::PutReply>),
+    /// A call of a session, by its id.
+    Session(Outbox<Answers>, u64),
+}
+
+impl Caller {
+    /// Answers.
+    pub fn answer(self, reply: pb::PutReply) {
+        match self {
+            // A caller that is gone needs no answer.
+            Self::Unary(sender) => drop(sender.send(reply)),
+            Self::Session(outbox, id) => {
+                outbox.fill(|a| a.0.push(pb::Answer { id, kind: Some(pb::answer::Kind::Put(reply)) }));
+            }
+        }
+    }
+}
+
+/// A write in the log that is not acknowledged yet.
+pub struct Waiter {
+    /// Who.
+    pub caller: Caller,
+    /// It came with a request id, so that it can be repeated.
+    pub repeatable: bool,
+}
+
+/// Where an entry is.
+#[derive(Clone, Copy, Debug)]
+pub struct Recent {
+    /// Its place.
+    pub at: Position,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+/// One replica on this tablet.
+pub struct Partition {
+    /// The decisions.
+    pub core: Replica,
+    /// What can be read.
+    pub store: Store,
+    /// Request ids (R32).
+    pub dedup: Dedup,
+    /// From offset to place.
+    pub places: Places,
+    /// The run of entries at the end of the log: the first one's offset, and their places.
+    recent: (Offset, VecDeque<Recent>),
+    /// Epochs of the entries in the log, as written (the core's may be ahead while a write fails).
+    pub epochs: Epochs,
+    /// The highest epoch in the log.
+    pub epoch: Epoch,
+    /// The last entry that the store has.
+    pub applied: Offset,
+    /// Writes that wait for their acknowledgement.
+    pub waiters: BTreeMap<Offset, Vec<Waiter>>,
+    /// Wakes reads that wait for a permit.
+    pub parked: Arc<Notify>,
+    /// Why it is quarantined.
+    pub quarantine: Option<String>,
+    /// The last report that the nameserver got.
+    pub reported: Option<stela_proto::heartbeat::ReplicaReport>,
+    /// Damage that recovery found (R30).
+    pub damaged: bool,
+}
+
+impl Partition {
+    /// A replica from what the log held.
+    #[must_use]
+    pub fn new(identity: Identity, table: Arc<Table>, loaded: Loaded, now: stela_common::clock::Millis) -> Self {
+        let epochs = loaded.epochs.clone();
+        let stored = Stored {
+            epoch: loaded.epoch,
+            epochs: epochs.clone(),
+            last: loaded.last,
+            commit: loaded.commit,
+            damaged: loaded.damaged,
+        };
+        Self {
+            core: Replica::new(identity, stored, now),
+            store: Store::new(table),
+            dedup: loaded.dedup,
+            places: loaded.places,
+            recent: (loaded.last.next(), VecDeque::new()),
+            epochs,
+            epoch: loaded.epoch,
+            applied: Offset(0),
+            waiters: BTreeMap::new(),
+            parked: Arc::new(Notify::new()),
+            quarantine: None,
+            reported: None,
+            damaged: loaded.damaged,
+        }
+    }
+
+    /// What recovery found: committed entries become readable, the rest waits for a leader's word.
+    pub fn load(&mut self, log: &Log, entries: Vec<Loading>, commit: Offset) {
+        for entry in &entries {
+            if entry.offset > commit {
+                break;
+            }
+            match log.read(entry.at) {
+                Ok(record) => self.store.apply(record.position(), record.body()),
+                Err(e) => {
+                    self.quarantine = Some(format!("entry {} cannot be read: {e}", entry.offset));
+                    return;
+                }
+            }
+            self.applied = entry.offset;
+        }
+        let tail = entries.into_iter().skip_while(|e| e.offset <= commit);
+        let tail: VecDeque<Recent> = tail.map(|e| Recent { at: e.at, epoch: e.epoch }).collect();
+        self.recent = (Offset(self.applied.0 + 1), tail);
+        self.dedup.committed(self.applied);
+    }
+
+    /// The last entry in the log.
+    #[must_use]
+    pub fn last(&self) -> Offset {
+        Offset(self.recent.0.0 + self.recent.1.len() as u64 - 1)
+    }
+
+    /// The place of an entry near the end of the log.
+    #[must_use]
+    pub fn recent(&self, offset: Offset) -> Option<Recent> {
+        let at = offset.0.checked_sub(self.recent.0.0)?;
+        self.recent.1.get(usize::try_from(at).ok()?).copied()
+    }
+
+    /// An entry is in the log.
+    pub fn appended(&mut self, offset: Offset, epoch: Epoch, at: Position, bytes: usize) {
+        debug_assert_eq!(offset, self.last().next());
+        self.recent.1.push_back(Recent { at, epoch });
+        self.places.push(offset, at, bytes);
+        if self.epochs.last().is_none_or(|(e, _)| e != epoch) {
+            self.epochs.push(epoch, offset);
+        }
+        while self.recent.1.len() > RECENT && self.recent.0 <= self.applied {
+            self.recent.1.pop_front();
+            self.recent.0 = self.recent.0.next();
+        }
+    }
+
+    /// Entries above `to` are void; `next` is where the log goes on.
+    pub fn truncated(&mut self, to: Offset, next: Position) {
+        if to < self.recent.0 {
+            self.recent = (to.next(), VecDeque::new());
+        } else {
+            self.recent.1.truncate(usize::try_from(to.0 + 1 - self.recent.0.0).unwrap_or(usize::MAX));
+        }
+        self.places.truncate(to, next);
+        self.dedup.truncated(to);
+        self.epochs.truncate(to);
+    }
+
+    /// The core that the log alone would give: used when a write failed that the core counted on.
+    pub fn reset(&mut self, identity: Identity, now: stela_common::clock::Millis) {
+        let stored = Stored {
+            epoch: self.epoch,
+            epochs: self.epochs.clone(),
+            last: self.last(),
+            commit: self.applied,
+            damaged: self.damaged || self.quarantine.is_some(),
+        };
+        self.core = Replica::new(identity, stored, now);
+    }
+
+    /// Answers every waiting write: it may have been applied or not. With a request id it is to be repeated.
+    pub fn fail_waiters(&mut self, refusal: &Refusal, leader: &str) {
+        for waiter in std::mem::take(&mut self.waiters).into_values().flatten() {
+            let refusal = if waiter.repeatable { refusal.clone() } else { Code::UnknownOutcome.into() };
+            waiter.caller.answer(refusal_of_write(&refusal, leader, self.core.epoch()));
+        }
+    }
+
+    /// Answers the writes up to `to`.
+    pub fn acknowledge(&mut self, to: Offset) {
+        let epoch = self.core.epoch().0;
+        while let Some(entry) = self.waiters.first_entry() {
+            if *entry.key() > to {
+                break;
+            }
+            let offset = entry.key().0;
+            for waiter in entry.remove() {
+                waiter.caller.answer(pb::PutReply {
+                    status: stela_common::wire::ok(),
+                    offset,
+                    leader: String::new(),
+                    epoch,
+                });
+            }
+        }
+    }
+}
+
+/// The reply to a write that is refused.
+#[must_use]
+pub fn refusal_of_write(refusal: &Refusal, leader: &str, epoch: Epoch) -> pb::PutReply {
+    pb::PutReply {
+        status: stela_common::wire::refused(refusal),
+        offset: 0,
+        leader: leader.into(),
+        epoch: epoch.0,
+    }
+}
+
+/// A write of this replica and where it ends in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsynced {
+    /// Behind its batch.
+    pub end: Position,
+    /// The partition.
+    pub key: PartitionKey,
+    /// Its number there.
+    pub write: Write,
+}

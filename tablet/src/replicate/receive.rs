@@ -1,0 +1,161 @@
+//! The follower's side of a stream: a frame is judged per partition, appended with one `pwrite`, and acknowledged when
+//! its sync has ended (R3, R5).
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use stela_common::clock::Millis;
+use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TabletId};
+use stela_common::log::{self, Kind};
+use stela_proto::replication as pb;
+use stela_replica::message::{Conn, Input, ToFollower};
+use tonic::{Status, Streaming};
+
+use super::{LeaderBox, key};
+use crate::node::{Incoming, Node, Received};
+use crate::outbox::Outbox;
+use crate::store::entry::Entry;
+
+/// Serves the stream that a leader opened.
+///
+/// # Errors
+/// The greeting is missing, or meant for another cluster, tablet or run (R3).
+pub async fn serve(
+    node: Arc<Node>,
+    mut frames: Streaming<pb::ToFollower>,
+) -> Result<impl futures::Stream<Item = Result<pb::ToLeader, Status>> + Send + 'static, Status> {
+    let first = frames.message().await?.ok_or_else(|| Status::invalid_argument("no greeting"))?;
+    let open = first.open.as_ref().ok_or_else(|| Status::invalid_argument("no greeting"))?;
+    let tablet = node.look().tablet;
+    if open.cluster != node.config.cluster {
+        return Err(Status::failed_precondition(format!("this is cluster {}", node.config.cluster)));
+    }
+    if open.to_tablet != tablet.0 || open.to_incarnation != node.incarnation.0 || tablet.0 == 0 {
+        return Err(Status::failed_precondition("meant for another tablet or another run of it"));
+    }
+    let (peer, incarnation) = (TabletId(open.tablet), Incarnation(open.incarnation));
+    let conn = node.conn();
+    let outbox = Outbox::<LeaderBox>::default();
+    outbox.fill(|b| {
+        b.open = Some(pb::Open {
+            cluster: node.config.cluster.clone(),
+            tablet: tablet.0,
+            incarnation: node.incarnation.0,
+            to_tablet: peer.0,
+            to_incarnation: incarnation.0,
+        });
+    });
+    node.look().incoming.insert(conn, Incoming { peer, outbox: outbox.clone() });
+    let answers = outbox.stream().map(|b| Ok(b.into_message()));
+
+    tokio::spawn(async move {
+        let _open = Open { node: node.clone(), conn, peer };
+        let mut next = Some(first);
+        loop {
+            if let Some(frame) = next.take() {
+                if let Err(e) = take(&node, conn, peer, incarnation, frame) {
+                    tracing::warn!(%peer, error = %e, "malformed frame: the stream is closed");
+                    break;
+                }
+            }
+            tokio::select! {
+                () = node.stop.cancelled() => break,
+                message = frames.message() => match message {
+                    Ok(Some(frame)) => next = Some(frame),
+                    Ok(None) => break,
+                    Err(e) => {
+                        tracing::debug!(%peer, error = %e, "stream of a leader ended");
+                        break;
+                    }
+                },
+            }
+        }
+    });
+    Ok(answers)
+}
+
+/// Unregisters a connection however its task ends.
+struct Open {
+    node: Arc<Node>,
+    conn: Conn,
+    peer: TabletId,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.node.act(|inner, work| {
+            if let Some(incoming) = inner.incoming.remove(&self.conn) {
+                incoming.outbox.close();
+            }
+            let peer = self.peer;
+            self.node.step_all(
+                inner,
+                work,
+                |_, p| p.core.view().is_some_and(|v| v.replicas.contains(&peer)),
+                || Input::Disconnected(self.conn),
+            );
+        });
+    }
+}
+
+/// The records of a run, checked (R25).
+fn records(run: &pb::Run) -> Result<Vec<Received>, log::Malformed> {
+    let mut received = Vec::new();
+    for record in log::parse(&run.records) {
+        let record = record?;
+        if record.kind != Kind::Entry || record.partition != key(run.tid, run.pid) {
+            return Err(log::Malformed("a record of another kind or partition"));
+        }
+        let entry = Entry::parse(record.body).map_err(|_| log::Malformed("an entry's body"))?;
+        received.push(Received {
+            raw: run.records.slice_ref(record.raw),
+            offset: record.offset,
+            epoch: record.epoch,
+            request: (entry.session(), entry.seq()),
+        });
+    }
+    Ok(received)
+}
+
+fn take(node: &Node, conn: Conn, peer: TabletId, incarnation: Incarnation, frame: pb::ToFollower) -> Result<(), log::Malformed> {
+    let runs: Vec<(PartitionKey, &pb::Run, Vec<Received>)> =
+        frame.runs.iter().map(|run| Ok((key(run.tid, run.pid), run, records(run)?))).collect::<Result<_, _>>()?;
+    node.act(|inner, work| {
+        let from = |message| Input::FromLeader { conn, peer, incarnation, message };
+        for lead in &frame.leads {
+            node.step(inner, work, key(lead.tid, lead.pid), from(ToFollower::Lead { epoch: Epoch(lead.epoch) }), &[]);
+        }
+        for point in &frame.common_points {
+            let say = ToFollower::CommonPoint {
+                epoch: Epoch(point.epoch),
+                nonce: point.nonce,
+                offset: Offset(point.offset),
+                unclean: point.unclean,
+            };
+            node.step(inner, work, key(point.tid, point.pid), from(say), &[]);
+        }
+        for (key, run, received) in &runs {
+            let say = ToFollower::Records {
+                epoch: Epoch(run.epoch),
+                prev: (Offset(run.prev_offset), Epoch(run.prev_epoch)),
+                entries: received.iter().map(|r| (r.offset, r.epoch)).collect(),
+                commit: Offset(run.commit),
+            };
+            node.step(inner, work, *key, from(say), received);
+        }
+        for commit in &frame.commits {
+            let say = ToFollower::Commit { epoch: Epoch(commit.epoch), commit: Offset(commit.commit) };
+            node.step(inner, work, key(commit.tid, commit.pid), from(say), &[]);
+        }
+    });
+    if frame.asked_at != 0 {
+        // After the cores have spoken: whatever they left is said before or with this grant (R11).
+        let mut inner = node.look();
+        inner.grants.grant(peer, Millis::now());
+        if let Some(incoming) = inner.incoming.get(&conn) {
+            incoming.outbox.fill(|b| b.granted = frame.asked_at);
+        }
+    }
+    Ok(())
+}
+

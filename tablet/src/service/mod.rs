@@ -1,0 +1,128 @@
+//! gRPC: unary calls for anyone, a session stream for programs, and the stream between tablets.
+
+mod read;
+mod session;
+mod status;
+
+use std::sync::Arc;
+
+use futures::Stream;
+use futures::stream::BoxStream;
+use stela_proto::replication::replication_server::{Replication, ReplicationServer};
+use stela_proto::replication::{ToFollower, ToLeader};
+use stela_proto::tablet as pb;
+use stela_proto::tablet::tablet_server::{Tablet, TabletServer};
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::node::Node;
+use crate::partition::Caller;
+use crate::replicate;
+use crate::write::{self, Inbox};
+
+/// The largest message of a client, bytes.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// The services of one tablet.
+#[derive(Clone)]
+pub struct Service {
+    node: Arc<Node>,
+    inbox: Arc<Inbox>,
+}
+
+impl Service {
+    /// Serves `node`, whose writes go through `inbox`.
+    #[must_use]
+    pub fn new(node: Arc<Node>, inbox: Arc<Inbox>) -> Self {
+        Self { node, inbox }
+    }
+
+    /// What clients call.
+    #[must_use]
+    pub fn tablet(&self) -> TabletServer<Self> {
+        TabletServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+    }
+
+    /// What tablets call.
+    #[must_use]
+    pub fn replication(&self) -> ReplicationServer<Self> {
+        ReplicationServer::new(self.clone())
+            .max_decoding_message_size(replicate::MAX_MESSAGE)
+            .max_encoding_message_size(replicate::MAX_MESSAGE)
+    }
+
+    async fn write(&self, request: write::Request) -> Result<Response<pb::PutReply>, Status> {
+        let (sender, receiver) = oneshot::channel();
+        self.inbox.offer(request, Caller::Unary(sender));
+        receiver.await.map(Response::new).map_err(|_| Status::unavailable("the tablet stops; the outcome is unknown"))
+    }
+}
+
+#[tonic::async_trait]
+impl Tablet for Service {
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutReply>, Status> {
+        self.write(write::Request::Put(request.into_inner())).await
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteRequest>) -> Result<Response<pb::PutReply>, Status> {
+        self.write(write::Request::Delete(request.into_inner())).await
+    }
+
+    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetReply>, Status> {
+        Ok(Response::new(read::served(&self.node, &request.into_inner()).await))
+    }
+
+    async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<pb::ScanReply>, Status> {
+        Ok(Response::new(read::served(&self.node, &request.into_inner()).await))
+    }
+
+    async fn count(&self, request: Request<pb::CountRequest>) -> Result<Response<pb::CountReply>, Status> {
+        Ok(Response::new(read::served(&self.node, &request.into_inner()).await))
+    }
+
+    async fn get_table_status(
+        &self,
+        request: Request<pb::GetTableStatusRequest>,
+    ) -> Result<Response<pb::GetTableStatusReply>, Status> {
+        Ok(Response::new(status::tables(&self.node, &request.into_inner())))
+    }
+
+    async fn get_follower(
+        &self,
+        request: Request<pb::GetFollowerRequest>,
+    ) -> Result<Response<pb::GetFollowerReply>, Status> {
+        Ok(Response::new(status::followers(&self.node, &request.into_inner())))
+    }
+
+    async fn identity(&self, _: Request<pb::IdentityRequest>) -> Result<Response<pb::IdentityReply>, Status> {
+        Ok(Response::new(pb::IdentityReply {
+            cluster: self.node.config.cluster.clone(),
+            tablet: self.node.look().tablet.0,
+            incarnation: self.node.incarnation.0,
+            endpoint: self.node.config.endpoint.clone(),
+        }))
+    }
+
+    type SessionStream = BoxStream<'static, Result<pb::SessionAnswer, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<pb::SessionFrame>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        Ok(Response::new(session::serve(self.node.clone(), self.inbox.clone(), request.into_inner())))
+    }
+}
+
+#[tonic::async_trait]
+impl Replication for Service {
+    type StreamStream = BoxStream<'static, Result<ToLeader, Status>>;
+
+    async fn stream(&self, request: Request<Streaming<ToFollower>>) -> Result<Response<Self::StreamStream>, Status> {
+        let answers = replicate::serve(self.node.clone(), request.into_inner()).await?;
+        Ok(Response::new(boxed(answers)))
+    }
+}
+
+fn boxed<T>(stream: impl Stream<Item = T> + Send + 'static) -> BoxStream<'static, T> {
+    Box::pin(stream)
+}

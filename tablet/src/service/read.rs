@@ -1,0 +1,191 @@
+//! Reads. At the leader the permit is checked after the work (R11); without one the read is parked until one comes.
+//! At any replica only when that is asked for, with the offset up to which it shows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stela_common::clock::{Millis, wall_ms};
+use stela_common::code::{Code, Refusal};
+use stela_common::ids::{Epoch, Offset, PartitionKey};
+use stela_common::wire;
+use stela_proto::tablet as pb;
+use stela_replica::core::Env;
+use stela_replica::message;
+use tokio::sync::Notify;
+
+use crate::node::{Inner, Node};
+use crate::partition::Partition;
+use crate::write::code_of;
+
+/// How long a read waits for a permit, or for the leader to serve.
+const PARKED: Duration = Duration::from_secs(1);
+/// The bytes of one scan: what is beyond is fetched by the next.
+const SCAN_BYTES: usize = 4 << 20;
+
+/// What an answer says beside its result.
+pub(super) struct About {
+    leader: String,
+    epoch: Epoch,
+    commit: Offset,
+}
+
+/// A read of one partition.
+pub(super) trait Read {
+    /// Its answer.
+    type Reply;
+
+    fn target(&self) -> pb::Target;
+    fn from_leader(&self) -> bool;
+    fn read(&self, node: &Node, partition: &Partition) -> Result<Self::Reply, Refusal>;
+    fn reply(outcome: Result<Self::Reply, Refusal>, about: About) -> Self::Reply;
+}
+
+enum Look<R> {
+    Answer(R),
+    Park(Arc<Notify>, Refusal, About),
+}
+
+/// Serves a read at once, or when a permit has come.
+pub(super) async fn served<R: Read>(node: &Arc<Node>, request: &R) -> R::Reply {
+    let deadline = tokio::time::Instant::now() + PARKED;
+    loop {
+        let (notify, refusal, about) = match look(node, request) {
+            Look::Answer(reply) => return reply,
+            Look::Park(notify, refusal, about) => (notify, refusal, about),
+        };
+        let parked = notify.notified();
+        // A permit expires by the clock alone and its renewal may have come between the look and here: look again soon.
+        let again = (tokio::time::Instant::now() + Duration::from_millis(20)).min(deadline);
+        if tokio::time::timeout_at(again, parked).await.is_err() && tokio::time::Instant::now() >= deadline {
+            return R::reply(Err(refusal), about);
+        }
+    }
+}
+
+/// Serves a read only if that needs no waiting.
+pub(super) fn at_once<R: Read>(node: &Node, request: &R) -> Option<R::Reply> {
+    match look(node, request) {
+        Look::Answer(reply) => Some(reply),
+        Look::Park(..) => None,
+    }
+}
+
+fn look<R: Read>(node: &Node, request: &R) -> Look<R::Reply> {
+    let inner = node.look();
+    let target = request.target();
+    let key = PartitionKey::new(target.tid, target.pid);
+    let about = |p: &Partition, hint: bool| About {
+        leader: if hint { node.leader_hint(&inner, key) } else { String::new() },
+        epoch: p.core.epoch(),
+        commit: p.applied,
+    };
+    let Some(p) = inner.partitions.get(&key) else {
+        let about = About { leader: String::new(), epoch: Epoch(0), commit: Offset(0) };
+        return Look::Answer(R::reply(Err(Code::TableNotFound.into()), about));
+    };
+    if let Some(why) = &p.quarantine {
+        let refusal = Refusal::new(Code::Quarantined, format!("{}: {why}", Code::Quarantined.text()));
+        return Look::Answer(R::reply(Err(refusal), about(p, true)));
+    }
+    if !request.from_leader() {
+        return Look::Answer(R::reply(request.read(node, p), about(p, false)));
+    }
+    if !p.core.leads() {
+        return Look::Answer(R::reply(Err(Code::TableIsFollower.into()), about(p, true)));
+    }
+    if target.epoch != 0 && target.epoch != p.core.epoch().0 {
+        return Look::Answer(R::reply(Err(Code::StaleEpoch.into()), about(p, true)));
+    }
+    let result = request.read(node, p);
+    match permitted(&inner, p) {
+        Ok(()) => Look::Answer(R::reply(result, about(p, false))),
+        Err(message::Refusal::LeaseExpired | message::Refusal::NotServing) => {
+            let refusal = Refusal::from(permitted(&inner, p).map_or_else(code_of, |()| Code::LeaseExpired));
+            Look::Park(p.parked.clone(), refusal, about(p, false))
+        }
+        Err(refusal) => Look::Answer(R::reply(Err(code_of(refusal).into()), about(p, true))),
+    }
+}
+
+fn permitted(inner: &Inner, p: &Partition) -> Result<(), message::Refusal> {
+    p.core.may_read(Millis::now(), &Env { permits: &inner.permits, grants: &inner.grants })
+}
+
+fn at_leader(from: i32) -> bool {
+    from != pb::ReadFrom::Any as i32
+}
+
+impl Read for pb::GetRequest {
+    type Reply = pb::GetReply;
+
+    fn target(&self) -> pb::Target {
+        self.target.unwrap_or_default()
+    }
+
+    fn from_leader(&self) -> bool {
+        at_leader(self.from)
+    }
+
+    fn read(&self, node: &Node, p: &Partition) -> Result<pb::GetReply, Refusal> {
+        let (ts, value) = p.store.get(&node.log, self.index, &self.key, self.ts, wall_ms())?;
+        Ok(pb::GetReply { ts, value, ..Default::default() })
+    }
+
+    fn reply(outcome: Result<pb::GetReply, Refusal>, about: About) -> pb::GetReply {
+        let (reply, status) = split(outcome);
+        pb::GetReply { status, leader: about.leader, epoch: about.epoch.0, commit: about.commit.0, ..reply }
+    }
+}
+
+impl Read for pb::ScanRequest {
+    type Reply = pb::ScanReply;
+
+    fn target(&self) -> pb::Target {
+        self.target.unwrap_or_default()
+    }
+
+    fn from_leader(&self) -> bool {
+        at_leader(self.from)
+    }
+
+    fn read(&self, node: &Node, p: &Partition) -> Result<pb::ScanReply, Refusal> {
+        let found =
+            p.store.scan(&node.log, self.index, &self.key, self.st, self.et, self.limit, wall_ms(), SCAN_BYTES)?;
+        let rows = found.rows.into_iter().map(|(ts, value)| pb::ScanRow { ts, value }).collect();
+        Ok(pb::ScanReply { rows, finished: found.finished, ..Default::default() })
+    }
+
+    fn reply(outcome: Result<pb::ScanReply, Refusal>, about: About) -> pb::ScanReply {
+        let (reply, status) = split(outcome);
+        pb::ScanReply { status, leader: about.leader, epoch: about.epoch.0, commit: about.commit.0, ..reply }
+    }
+}
+
+impl Read for pb::CountRequest {
+    type Reply = pb::CountReply;
+
+    fn target(&self) -> pb::Target {
+        self.target.unwrap_or_default()
+    }
+
+    fn from_leader(&self) -> bool {
+        at_leader(self.from)
+    }
+
+    fn read(&self, _: &Node, p: &Partition) -> Result<pb::CountReply, Refusal> {
+        let count = p.store.count(self.index, &self.key, self.filter_expired, wall_ms())?;
+        Ok(pb::CountReply { count, ..Default::default() })
+    }
+
+    fn reply(outcome: Result<pb::CountReply, Refusal>, about: About) -> pb::CountReply {
+        let (reply, status) = split(outcome);
+        pb::CountReply { status, leader: about.leader, epoch: about.epoch.0, ..reply }
+    }
+}
+
+fn split<R: Default>(outcome: Result<R, Refusal>) -> (R, Option<stela_proto::common::Status>) {
+    match outcome {
+        Ok(reply) => (reply, wire::ok()),
+        Err(refusal) => (R::default(), wire::refused(&refusal)),
+    }
+}

@@ -1,0 +1,60 @@
+//! `gettablestatus` and `getfollower`.
+
+use stela_common::code::Code;
+use stela_common::ids::PartitionKey;
+use stela_common::wire;
+use stela_proto::tablet as pb;
+
+use crate::node::Node;
+
+/// The replicas here, all or those asked for; one that is not here is no row.
+pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::GetTableStatusReply {
+    let inner = node.look();
+    let wanted = |key: &PartitionKey| {
+        request.tid.is_none_or(|t| t == key.tid.0) && request.pid.is_none_or(|p| p == key.pid.0)
+    };
+    let rows = inner
+        .partitions
+        .iter()
+        .filter(|(key, _)| wanted(key))
+        .map(|(key, p)| pb::TableStatusRow {
+            tid: key.tid.0,
+            pid: key.pid.0,
+            offset: p.last().0,
+            leading: p.core.leads(),
+            state: if p.quarantine.is_some() || p.damaged { "kTableUndefined" } else { "kTableNormal" }.into(),
+            enable_expire: true,
+            memory: p.store.memory(),
+            commit: p.applied.0,
+            epoch: p.core.epoch().0,
+            record_cnt: p.store.records(),
+            serving: p.core.serving(),
+        })
+        .collect();
+    pb::GetTableStatusReply { status: wire::ok(), rows }
+}
+
+/// The followers of a partition that is led here, and how far they have acknowledged.
+pub(super) fn followers(node: &Node, request: &pb::GetFollowerRequest) -> pb::GetFollowerReply {
+    let inner = node.look();
+    let refuse = |code: Code| pb::GetFollowerReply { status: wire::refused(&code.into()), ..Default::default() };
+    let Some(p) = inner.partitions.get(&PartitionKey::new(request.tid, request.pid)) else {
+        return refuse(Code::TableNotFound);
+    };
+    if !p.core.leads() {
+        return refuse(Code::TableIsFollower);
+    }
+    let mut followers: Vec<_> = p
+        .core
+        .followers()
+        .filter_map(|(tablet, offset, _)| {
+            let endpoint = inner.addresses.get(&tablet)?.endpoint.clone();
+            Some(pb::FollowerRow { endpoint, offset: offset.0 })
+        })
+        .collect();
+    if followers.is_empty() {
+        return refuse(Code::HasNoFollower);
+    }
+    followers.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+    pb::GetFollowerReply { status: wire::ok(), leader_offset: p.last().0, followers }
+}

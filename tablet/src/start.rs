@@ -1,0 +1,340 @@
+//! From a directory to a tablet that serves, and back.
+//!
+//! What can be wrong is looked at first, in an order that changes nothing on disk until all of it is right: the port, the
+//! directory, its identity, the nameservers' cluster.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stela_common::clock::Millis;
+use stela_common::fs::{self, Disk};
+use stela_common::ids::PartitionKey;
+use stela_common::log::{self, Log};
+use stela_proto::nameserver as ns;
+use stela_proto::nameserver::nameserver_client::NameserverClient;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Endpoint, Server};
+
+use crate::config::Config;
+use crate::disk::{FORMAT, Files, Identity};
+use crate::heartbeat::{self, Outcast};
+use crate::node::{Inner, Node};
+use crate::partition::Partition;
+use crate::replicate;
+use crate::service::Service;
+use crate::store::load::{self, Loaded};
+use crate::write::{self, Inbox};
+
+/// Why a tablet does not start, or has to end: the cause and the cure in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is not one, or is not this machine's.
+    #[error("cannot listen at {endpoint}: {source}; give --endpoint an address of this machine with a free port")]
+    Listen {
+        /// Where.
+        endpoint: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The directory cannot be used.
+    #[error("cannot use directory {}: {why}", dir.display())]
+    Directory {
+        /// Which.
+        dir: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The directory is another cluster's or tablet's.
+    #[error(
+        "directory {} belongs to tablet {endpoint} of cluster {cluster}; start it with that endpoint and cluster, or give another --db_root_path",
+        dir.display()
+    )]
+    Foreign {
+        /// Which.
+        dir: PathBuf,
+        /// Whose.
+        endpoint: String,
+        /// Whose.
+        cluster: String,
+    },
+    /// The directory was written by a newer version.
+    #[error("directory {} has format {found}, newer than {FORMAT}: start it with the version that wrote it", dir.display())]
+    Newer {
+        /// Which.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// The log cannot be opened.
+    #[error("{0}")]
+    Log(#[from] log::OpenError),
+    /// The nameservers do not want it.
+    #[error("{0}")]
+    Outcast(#[from] Outcast),
+    /// The server ended.
+    #[error("the server at {endpoint} ended: {why}")]
+    Serve {
+        /// Where.
+        endpoint: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Runs a tablet until `stop` is cancelled; `ready` is called when it is registered and serves.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn run(
+    config: Config,
+    stop: CancellationToken,
+    ready: impl FnOnce(SocketAddr) + Send,
+) -> Result<(), StartError> {
+    let listen = |source| StartError::Listen { endpoint: config.endpoint.clone(), source };
+    let address: SocketAddr = config
+        .endpoint
+        .parse()
+        .map_err(|_| listen(io::Error::new(io::ErrorKind::InvalidInput, "not an ip:port")))?;
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+
+    let directory = |why: String| StartError::Directory { dir: config.dir.clone(), why };
+    let disk = Disk::real();
+    let files = Files::new(disk.clone(), config.dir.clone());
+    let identity = files.identity().map_err(|e| directory(e.to_string()))?;
+    check_identity(&config, identity.as_ref())?;
+    if identity.is_none() {
+        if !is_empty(&config.dir).map_err(|e| directory(e.to_string()))? {
+            return Err(directory("it is not empty and not a tablet's; give an empty one".into()));
+        }
+        // A new directory is made only for a cluster that has answered.
+        if !await_cluster(&config, &stop).await? {
+            return Ok(());
+        }
+    }
+    let _lock = fs::lock_dir(&config.dir).map_err(|e| directory(e.to_string()))?;
+    if identity.is_none() {
+        let identity = Identity {
+            format: FORMAT,
+            cluster: config.cluster.clone(),
+            endpoint: config.endpoint.clone(),
+            dir_uuid: format!("{:032x}", rand::random::<u128>()),
+        };
+        files.create(&identity).map_err(|e| directory(e.to_string()))?;
+    }
+
+    let endpoint = config.endpoint.clone();
+    let node = open(config, disk, files, stop.clone())?;
+    let outcome = serve(&node, listener, address, ready).await;
+    stop.cancel();
+    if let Err(e) = node.log.close() {
+        tracing::error!(error = %e, "the log was not closed cleanly");
+    }
+    outcome.map_err(|e| match e {
+        Ended::Outcast(why) => why.into(),
+        Ended::Serve(why) => StartError::Serve { endpoint, why },
+    })
+}
+
+/// A directory that is missing, or holds nothing (a lock of an earlier try aside).
+fn is_empty(dir: &Path) -> io::Result<bool> {
+    match fs::read_dir(dir) {
+        Ok(found) => Ok(found.iter().all(|p| p.file_name().is_some_and(|n| n == "LOCK"))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+fn check_identity(config: &Config, identity: Option<&Identity>) -> Result<(), StartError> {
+    let Some(identity) = identity else { return Ok(()) };
+    if identity.format > FORMAT {
+        return Err(StartError::Newer { dir: config.dir.clone(), found: identity.format });
+    }
+    if identity.cluster != config.cluster || identity.endpoint != config.endpoint {
+        return Err(StartError::Foreign {
+            dir: config.dir.clone(),
+            endpoint: identity.endpoint.clone(),
+            cluster: identity.cluster.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// Waits until a nameserver has told its cluster's name. `false`: stopped before.
+async fn await_cluster(config: &Config, stop: &CancellationToken) -> Result<bool, StartError> {
+    loop {
+        for endpoint in &config.nameservers {
+            let Some(found) = cluster_of(endpoint).await else { continue };
+            if found == config.cluster {
+                return Ok(true);
+            }
+            return Err(Outcast::WrongCluster(format!(
+                "nameserver {endpoint} is of cluster {found}, not {}; give --cluster={found} or other --nameservers",
+                config.cluster
+            ))
+            .into());
+        }
+        tracing::warn!(nameservers = config.nameservers.join(","), "waits for a nameserver");
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+    }
+}
+
+async fn cluster_of(endpoint: &str) -> Option<String> {
+    let connect = Endpoint::from_shared(format!("http://{endpoint}")).ok()?.connect_timeout(Duration::from_millis(300));
+    let mut client = NameserverClient::new(connect.connect().await.ok()?);
+    let mut request = tonic::Request::new(ns::ClusterRequest {});
+    request.set_timeout(Duration::from_millis(500));
+    let cluster = client.cluster(request).await.ok()?.into_inner().cluster;
+    (!cluster.is_empty()).then_some(cluster)
+}
+
+/// The tablet that the directory holds.
+fn open(config: Config, disk: Disk, files: Files, stop: CancellationToken) -> Result<Arc<Node>, StartError> {
+    let directory = |e: io::Error| StartError::Directory { dir: config.dir.clone(), why: e.to_string() };
+    let now = Millis::now();
+    let options = log::Options { segment_bytes: config.segment_bytes, ..Default::default() };
+    let (log, recovery) = Log::open(disk, &files.log_dir(), options, |e| {
+        // What a failed sync leaves in the page cache is not what is on disk: nothing may be acknowledged any more.
+        tracing::error!(error = %e, "a sync of the log failed: the tablet ends");
+        std::process::exit(74);
+    })?;
+    for damage in &recovery.damage {
+        tracing::error!(at = %damage.at, bytes = damage.bytes, reason = %damage.reason, partitions = ?damage.suspects, "the log is damaged");
+    }
+    let mut loaded = load::replay(&log, &recovery).map_err(|e| directory(io::Error::other(e.to_string())))?;
+    let mut inner = Inner::new(now, files.fences().map_err(directory)?);
+    inner.tables = files.tables().map_err(directory)?;
+    let node = Node::new(
+        config.clone(),
+        heartbeat::draw_incarnation(),
+        recovery.clean,
+        files,
+        log,
+        stop,
+        inner,
+    );
+    let tables: Vec<_> = node.look().tables.values().cloned().collect();
+    for held in tables {
+        let table = Arc::new(held.table);
+        for pid in held.pids {
+            let key = PartitionKey { tid: table.tid, pid };
+            let loaded = loaded.remove(&key).unwrap_or_default();
+            let partition = load_partition(&node, key, table.clone(), loaded, now);
+            node.look().partitions.insert(key, partition);
+        }
+    }
+    let orphans: BTreeMap<PartitionKey, Loaded> = loaded.into_iter().filter(|(_, l)| !l.purged).collect();
+    for key in orphans.keys() {
+        tracing::warn!(%key, "a copy of a partition that no table here names: kept, not served");
+    }
+    node.look().orphans = orphans;
+    Ok(node)
+}
+
+/// A replica as its log has it: what is known to be committed is readable at once.
+pub(crate) fn load_partition(
+    node: &Node,
+    key: PartitionKey,
+    table: Arc<stela_common::table::Table>,
+    mut loaded: Loaded,
+    now: Millis,
+) -> Partition {
+    let identity = node.identity(stela_common::ids::TabletId(0), key, &table);
+    let entries = std::mem::take(&mut loaded.entries);
+    let commit = loaded.commit;
+    let mut partition = Partition::new(identity, table, loaded, now);
+    partition.load(&node.log, entries, commit);
+    partition
+}
+
+enum Ended {
+    Outcast(Outcast),
+    Serve(String),
+}
+
+async fn serve(
+    node: &Arc<Node>,
+    listener: TcpListener,
+    address: SocketAddr,
+    ready: impl FnOnce(SocketAddr) + Send,
+) -> Result<(), Ended> {
+    let inbox = Arc::new(Inbox::default());
+    let service = Service::new(node.clone(), inbox.clone());
+    let server = Server::builder()
+        .tcp_nodelay(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .max_frame_size(1 << 20)
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .add_service(service.tablet())
+        .add_service(service.replication())
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), node.stop.clone().cancelled_owned());
+    let (registered, mut is_registered) = watch::channel(false);
+
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(write::drain(node.clone(), inbox));
+    tasks.spawn(replicate::keep_peers(node.clone()));
+    tasks.spawn(tell_synced(node.clone()));
+    tasks.spawn(tick(node.clone()));
+    let mut server = std::pin::pin!(server);
+    let mut heartbeat = std::pin::pin!(heartbeat::run(node.clone(), registered));
+    let mut ready = Some(ready);
+    loop {
+        tokio::select! {
+            ended = &mut server => {
+                // Streams that clients keep open are not waited for beyond this.
+                return ended.map_err(|e| Ended::Serve(e.to_string()));
+            }
+            ended = &mut heartbeat => match ended {
+                Ok(()) => return Ok(()),
+                Err(why) => return Err(Ended::Outcast(why)),
+            },
+            Ok(()) = is_registered.changed(), if ready.is_some() => {
+                if let Some(ready) = ready.take() {
+                    ready(address);
+                }
+            }
+            Some(ended) = tasks.join_next(), if !node.stop.is_cancelled() => {
+                // None of them ends by itself: whatever it was, the tablet must not go on without it.
+                return Err(Ended::Serve(format!("a task of the tablet ended: {ended:?}")));
+            }
+        }
+    }
+}
+
+/// The end of a sync is handled here and not on the sync thread: no lock is fought over.
+async fn tell_synced(node: Arc<Node>) {
+    let mut synced = node.log.watch_synced();
+    loop {
+        let to = *synced.borrow_and_update();
+        node.synced(to);
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            changed = synced.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Time passes for whoever waits for something.
+async fn tick(node: Arc<Node>) {
+    let mut timer = tokio::time::interval(Duration::from_millis(25));
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            _ = timer.tick() => {}
+        }
+        node.act(|inner, work| {
+            node.step_all(inner, work, |_, p| !p.core.idle(), || stela_replica::message::Input::Tick);
+        });
+    }
+}

@@ -1,0 +1,188 @@
+//! The write path: whatever has arrived is admitted, written and handed to the followers as one batch.
+//!
+//! One task drains the inbox after every session and stream was polled once (a `yield_now`), so that a busy tablet
+//! batches by itself and an idle one answers at once. A write is checked whole before anything changes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use stela_common::clock::Millis;
+use stela_common::code::{Code, Refusal};
+use stela_common::ids::{Epoch, Offset, PartitionKey};
+use stela_proto::tablet as pb;
+use stela_replica::message;
+use tokio::sync::Notify;
+
+use crate::node::{Inner, Node, Work};
+use crate::partition::{Caller, Waiter, refusal_of_write};
+use crate::store::dedup::Verdict;
+use crate::store::entry;
+
+/// Writes that wait, at most.
+const WAITING: usize = 65_536;
+/// Their bytes, at most.
+const WAITING_BYTES: usize = 64 << 20;
+/// The bytes of one batch: below what a segment takes.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// A write as it arrived.
+pub enum Request {
+    /// Rows.
+    Put(pb::PutRequest),
+    /// A key goes.
+    Delete(pb::DeleteRequest),
+}
+
+impl Request {
+    fn target(&self) -> pb::Target {
+        match self {
+            Self::Put(r) => r.target.unwrap_or_default(),
+            Self::Delete(r) => r.target.unwrap_or_default(),
+        }
+    }
+
+    fn id(&self) -> (u64, u64) {
+        match self {
+            Self::Put(r) => (r.session, r.seq),
+            Self::Delete(r) => (r.session, r.seq),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let dimensions = |d: &[pb::Dimension]| d.iter().map(|d| d.key.len() + 8).sum::<usize>();
+        match self {
+            Self::Put(r) => r.rows.iter().map(|r| r.value.len() + dimensions(&r.dimensions) + 16).sum(),
+            Self::Delete(r) => dimensions(&r.dimensions),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    requests: Vec<(Request, Caller)>,
+    bytes: usize,
+}
+
+/// Where writes arrive.
+#[derive(Default)]
+pub struct Inbox {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+impl Inbox {
+    /// Takes a write, or refuses it because too many wait.
+    pub fn offer(&self, request: Request, caller: Caller) {
+        let bytes = request.bytes();
+        let mut waiting = self.waiting.lock();
+        if waiting.requests.len() >= WAITING || waiting.bytes + bytes > WAITING_BYTES {
+            drop(waiting);
+            caller.answer(refusal_of_write(&Code::Busy.into(), "", Epoch(0)));
+            return;
+        }
+        waiting.bytes += bytes;
+        waiting.requests.push((request, caller));
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+}
+
+/// Drains the inbox until the node stops.
+pub async fn drain(node: Arc<Node>, inbox: Arc<Inbox>) {
+    loop {
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            () = inbox.arrived.notified() => {}
+        }
+        // Whoever else has something to say now says it before this batch is cut.
+        tokio::task::yield_now().await;
+        let waiting = std::mem::take(&mut *inbox.waiting.lock());
+        let mut requests = waiting.requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            node.act(|inner, work| {
+                let mut bytes = 0;
+                while bytes < BATCH_BYTES {
+                    let Some((request, caller)) = requests.next() else { break };
+                    bytes += request.bytes();
+                    admit(&node, inner, work, request, caller);
+                }
+            });
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, caller: Caller) {
+    let target = request.target();
+    let key = PartitionKey::new(target.tid, target.pid);
+    let hint = node.leader_hint(inner, key);
+    let id = request.id();
+    let Some(p) = inner.partitions.get_mut(&key) else {
+        return caller.answer(refusal_of_write(&Code::TableNotFound.into(), "", Epoch(0)));
+    };
+    let refuse = |caller: Caller, refusal: &Refusal, epoch: Epoch| {
+        let leader = if leads_elsewhere(refusal.code) { hint.as_str() } else { "" };
+        caller.answer(refusal_of_write(refusal, leader, epoch));
+    };
+    let epoch = p.core.epoch();
+    if !p.core.leads() {
+        return refuse(caller, &Code::TableIsFollower.into(), epoch);
+    }
+    if target.epoch != 0 && target.epoch != epoch.0 {
+        return refuse(caller, &Code::StaleEpoch.into(), epoch);
+    }
+    let checked = match &request {
+        Request::Put(r) => p.store.check_put(r),
+        Request::Delete(r) => p.store.check_delete(r),
+    };
+    if let Err(refusal) = checked {
+        return refuse(caller, &refusal, epoch);
+    }
+    let waiter = Waiter { caller, repeatable: id.0 != 0 };
+    match p.dedup.look(id.0, id.1) {
+        Verdict::New => {}
+        Verdict::Unknown => return refuse(waiter.caller, &Code::UnknownOutcome.into(), epoch),
+        // R32: a repetition waits for the first, or has its result. It was committed by a leader that could; this one
+        // answers only if it serves.
+        Verdict::Pending(offset) => return p.waiters.entry(offset).or_default().push(waiter),
+        Verdict::Committed(offset) => {
+            return if p.core.serving() {
+                waiter.caller.answer(accepted(offset, epoch));
+            } else {
+                refuse(waiter.caller, &Code::NotServing.into(), epoch);
+            };
+        }
+    }
+    match p.core.admit(Millis::now()) {
+        Ok(admitted) => {
+            let body = match &request {
+                Request::Put(r) => entry::encode_put(r),
+                Request::Delete(r) => entry::encode_delete(r),
+            };
+            p.dedup.appended(admitted.offset, id.0, id.1);
+            work.client(key, admitted, Bytes::from(body), waiter);
+        }
+        Err(refusal) => refuse(waiter.caller, &code_of(refusal).into(), epoch),
+    }
+}
+
+fn leads_elsewhere(code: Code) -> bool {
+    matches!(code, Code::TableIsFollower | Code::StaleEpoch)
+}
+
+fn accepted(offset: Offset, epoch: Epoch) -> pb::PutReply {
+    pb::PutReply { status: stela_common::wire::ok(), offset: offset.0, leader: String::new(), epoch: epoch.0 }
+}
+
+/// What a caller is told when a core refuses.
+#[must_use]
+pub fn code_of(refusal: message::Refusal) -> Code {
+    match refusal {
+        message::Refusal::NotLeader => Code::TableIsFollower,
+        message::Refusal::NotServing => Code::NotServing,
+        message::Refusal::LeaseExpired => Code::LeaseExpired,
+        message::Refusal::NotEnoughInSync => Code::NotEnoughInSync,
+        message::Refusal::Quarantined => Code::Quarantined,
+    }
+}

@@ -1,0 +1,179 @@
+//! The section "Downtime and Recovery" of the operators' document as a session in a terminal, down to `showtable` after
+//! the failover, compared with a golden file; then the same commands through a pipe.
+//!
+//! What differs from run to run is masked: endpoints become letters in the order in which they appear, and the columns
+//! that hold ids, ages, times and counts become `*`. Blanks are counted as one, since widths follow the endpoints.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Outcome, Plan};
+use crate::cluster::{AS_STELA, Cluster};
+use crate::terminal::Terminal;
+use crate::workload::{await_whole, create_table};
+
+const GOLDEN: &str = include_str!("../../golden/downtime_and_recovery.txt");
+/// Columns whose cells are masked.
+const MASKED: [&str; 10] =
+    ["tid", "offset", "record_cnt", "memused", "age", "op_id", "start_time", "execute_time", "end_time", "diskused"];
+
+pub(super) async fn run(_: Plan) -> Result<Outcome> {
+    let mut cluster = Cluster::start(3, 3)?;
+    let client = cluster.client().await?;
+    create_table(&client, "flow", 2, 3).await?;
+    await_whole(&client, Duration::from_secs(30)).await?;
+    let shown = client.admin().show_table("drill", "flow", false).await?;
+    let partition = shown.tables.first().and_then(|t| t.partitions.first()).context("the table has no partition")?;
+    let victim = partition.replicas.iter().find(|r| r.leader).context("no leader")?.endpoint.clone();
+
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(AS_STELA).arg("--role=ns_client").arg(format!("--zk_cluster={}", cluster.nameservers()));
+    command.arg("--zk_root_path=/openmldb");
+    let mut terminal = Terminal::start(command)?;
+    let mut text = terminal.until_prompt()?;
+    let mut say = |line: &str, text: &mut String| -> Result<String> {
+        terminal.type_line(line)?;
+        let answer = terminal.until_prompt()?;
+        text.push_str(&answer);
+        Ok(answer)
+    };
+    for line in ["use drill", "confget", "confset auto_failover false", "confget auto_failover", "confset auto_failover true"] {
+        say(line, &mut text)?;
+    }
+    say(&format!("offlineendpoint {victim}"), &mut text)?;
+    say("showtablet", &mut text)?;
+    say("showtable", &mut text)?;
+    let at = cluster.find(&victim).context("a tablet that is not ours")?;
+    cluster.kill(at)?;
+    await_failover(&client, &victim).await?;
+    for line in ["showtablet", "showtable", "showopstatus"] {
+        say(line, &mut text)?;
+    }
+
+    let mut endpoints = BTreeMap::new();
+    let got = mask(&text, &mut endpoints);
+    let mut kept = same("in a terminal", &got, GOLDEN);
+
+    let piped = pipe(&cluster, "use drill\nshowtable flow\n")?;
+    let got = mask(&piped, &mut endpoints);
+    let table = after(GOLDEN, "> showtable", 2).unwrap_or_default();
+    let want = format!("ns leader: A\nUse database: drill\n{table}");
+    let got = got.lines().skip_while(|l| l.starts_with("Welcome")).map(|l| format!("{l}\n")).collect::<String>();
+    kept &= same("through a pipe", &got, &want);
+    ensure!(cluster.panics().is_empty(), "a server panicked: {:?}", cluster.panics());
+    Ok(if kept { Outcome::Pass } else { Outcome::Fail })
+}
+
+/// Waits until the tablet is judged offline and none of its partitions is without a serving leader.
+async fn await_failover(client: &stela_common::client::Client, victim: &str) -> Result<()> {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let shown = client.admin().show_table("drill", "flow", false).await?;
+        let partitions: Vec<_> = shown.tables.iter().flat_map(|t| &t.partitions).collect();
+        let done = |p: &&stela_proto::nameserver::PartitionRow| {
+            p.serving && p.replicas.iter().all(|r| r.alive == (r.endpoint != victim))
+        };
+        if !partitions.is_empty() && partitions.iter().all(done) {
+            return Ok(());
+        }
+        ensure!(std::time::Instant::now() < deadline, "no failover: {partitions:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn pipe(cluster: &Cluster, lines: &str) -> Result<String> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg(AS_STELA)
+        .arg("--role=ns_client")
+        .arg(format!("--zk_cluster={}", cluster.nameservers()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    child.stdin.take().context("no stdin")?.write_all(lines.as_bytes())?;
+    Ok(String::from_utf8(child.wait_with_output()?.stdout)?)
+}
+
+/// The part of `text` between the `nth` line that ends with `word` and the next prompt.
+fn after(text: &str, word: &str, nth: usize) -> Option<String> {
+    let at = text.lines().enumerate().filter(|(_, l)| l.ends_with(word)).map(|(n, _)| n).nth(nth - 1)?;
+    Some(text.lines().skip(at + 1).take_while(|l| !l.contains("> ")).map(|l| format!("{l}\n")).collect())
+}
+
+fn same(what: &str, got: &str, want: &str) -> bool {
+    if got == want {
+        println!("{what}: as the document has it ({} lines)", got.lines().count());
+        return true;
+    }
+    println!("{what}: DIFFERS");
+    let (got, want): (Vec<_>, Vec<_>) = (got.lines().collect(), want.lines().collect());
+    for n in 0..got.len().max(want.len()) {
+        let (g, w) = (got.get(n).copied().unwrap_or(""), want.get(n).copied().unwrap_or(""));
+        if g == w {
+            println!("    {g}");
+        } else {
+            println!("  - {w}\n  + {g}");
+        }
+    }
+    false
+}
+
+fn mask(text: &str, endpoints: &mut BTreeMap<String, char>) -> String {
+    let mut header: Vec<String> = Vec::new();
+    let mut before = String::new();
+    let mut out = String::new();
+    for line in text.lines() {
+        let tokens: Vec<&str> = line.split_whitespace().collect();
+        if line.starts_with("------") {
+            header = before.split_whitespace().map(Into::into).collect();
+            out.push_str("---\n");
+        } else if tokens.is_empty() || line.contains("> ") || !line.starts_with("  ") {
+            header.clear();
+            let words: Vec<String> = line.split(' ').map(|t| endpoint(t, endpoints)).collect();
+            let line = words.join(" ");
+            let line = if line.starts_with("Welcome") { "Welcome to openmldb with version *" } else { line.as_str() };
+            out.push_str(line.trim_end());
+            out.push('\n');
+        } else {
+            let cells: Vec<String> = tokens
+                .iter()
+                .enumerate()
+                .map(|(at, t)| match header.get(at) {
+                    Some(column) if MASKED.contains(&column.as_str()) && *t != "-" => "*".into(),
+                    _ => endpoint(t, endpoints),
+                })
+                .collect();
+            out.push_str(&cells.join(" "));
+            out.push('\n');
+        }
+        before = line.into();
+    }
+    out
+}
+
+fn endpoint(token: &str, endpoints: &mut BTreeMap<String, char>) -> String {
+    let is = token.split_once(':').is_some_and(|(ip, port)| {
+        ip.split('.').count() == 4 && ip.chars().all(|c| c.is_ascii_digit() || c == '.') && port.parse::<u16>().is_ok()
+    });
+    if !is {
+        return token.into();
+    }
+    let next = char::from(b'A' + u8::try_from(endpoints.len()).unwrap_or(25));
+    endpoints.entry(token.into()).or_insert(next).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_what_differs_and_nothing_else() {
+        let text = "10.0.0.1:1 > showtable\n  name  tid  pid  endpoint    role\n------------\n  flow  4    0    10.0.0.2:1  leader\n10.0.0.1:1 > ";
+        let got = mask(text, &mut BTreeMap::new());
+        assert_eq!(got, "A > showtable\nname tid pid endpoint role\n---\nflow * 0 B leader\nA >\n");
+    }
+}
