@@ -40,5 +40,5 @@ pub fn wall_ms() -> u64 {
 /// This boot of the machine, as the kernel names it; empty where it does not tell.
 #[must_use]
 pub fn boot_id() -> String {
-    crate::fs::read_to_string("/proc/sys/kernel/random/boot_id".as_ref()).map(|s| s.trim().to_owned()).unwrap_or_default()
+    crate::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|s| s.trim().to_owned()).unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 //!
 //! Dependencies point one way: `proto <- common <- {meta-state <- meta, replica <- tablet} <- cli`.
 
+pub mod client;
 pub mod clock;
 pub mod code;
 pub mod fs;

@@ -96,10 +96,19 @@ impl Config {
             return wrong(format!("nameserver '{bad}' is not host:port; correct --nameservers"));
         }
         if list.len() > 7 {
-            return wrong(format!("{} nameservers are too many: give 1, 3 or 5 with --nameservers", list.len()));
+            return wrong(format!(
+                "{} nameservers are too many: give 1, 3 or 5 with --nameservers",
+                list.len()
+            ));
         }
-        if self.cluster.is_empty() || self.cluster.len() > 255 || self.cluster.chars().any(char::is_control) {
-            return wrong("the cluster's name must have 1 to 255 printable characters; correct --cluster".into());
+        if self.cluster.is_empty()
+            || self.cluster.len() > 255
+            || self.cluster.chars().any(char::is_control)
+        {
+            return wrong(
+                "the cluster's name must have 1 to 255 printable characters; correct --cluster"
+                    .into(),
+            );
         }
         if self.lease_ms < 3 * self.heartbeat_ms.max(1) {
             return wrong(format!(
@@ -108,7 +117,10 @@ impl Config {
             ));
         }
         let r = &self.raft;
-        if r.heartbeat_ms < 20 || r.election_min_ms < 2 * r.heartbeat_ms || r.election_max_ms <= r.election_min_ms {
+        if r.heartbeat_ms < 20
+            || r.election_min_ms < 2 * r.heartbeat_ms
+            || r.election_max_ms <= r.election_min_ms
+        {
             return wrong("raft timing: needs heartbeat >= 20 ms, election_min >= 2 heartbeats, election_max above it".into());
         }
         if r.segment_bytes < 256 << 10 {
@@ -120,7 +132,9 @@ impl Config {
 
 fn is_endpoint(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && !host.chars().any(|c| c.is_whitespace() || c == '/') && port.parse::<u16>().is_ok_and(|p| p != 0)
+        !host.is_empty()
+            && !host.chars().any(|c| c.is_whitespace() || c == '/')
+            && port.parse::<u16>().is_ok_and(|p| p != 0)
     })
 }
 
@@ -131,7 +145,13 @@ mod tests {
     #[test]
     fn a_list_that_lacks_the_own_endpoint_or_is_no_list_is_refused() {
         let config = |own: &str, list: &[&str]| {
-            Config::new(own.into(), list.iter().map(|e| (*e).into()).collect(), "/nowhere".into(), "c".into()).check()
+            Config::new(
+                own.into(),
+                list.iter().map(|e| (*e).into()).collect(),
+                "/nowhere".into(),
+                "c".into(),
+            )
+            .check()
         };
         assert!(config("a:1", &["a:1"]).is_ok());
         assert!(config("a:1", &["a:1", " b:2", ""]).is_ok());

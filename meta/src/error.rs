@@ -11,7 +11,9 @@ pub enum StartError {
     #[error("{0}")]
     Config(String),
     /// The own endpoint is not in the list.
-    #[error("--nameservers={list} does not name this server's own --endpoint={endpoint}; add it to the list, or correct the endpoint")]
+    #[error(
+        "--nameservers={list} does not name this server's own --endpoint={endpoint}; add it to the list, or correct the endpoint"
+    )]
     NotInList {
         /// The own endpoint.
         endpoint: String,
@@ -19,7 +21,9 @@ pub enum StartError {
         list: String,
     },
     /// The port cannot be had.
-    #[error("cannot listen on {endpoint}: {source}; stop what uses the port (ss -ltnp shows it) or give another --endpoint")]
+    #[error(
+        "cannot listen on {endpoint}: {source}; stop what uses the port (ss -ltnp shows it) or give another --endpoint"
+    )]
     Listen {
         /// The endpoint.
         endpoint: String,
@@ -42,7 +46,9 @@ pub enum StartError {
         flag: &'static str,
     },
     /// A nameserver of the list answers for another cluster.
-    #[error("nameserver {endpoint} answers for cluster '{theirs}', this server was told '{ours}'; correct --nameservers or --cluster")]
+    #[error(
+        "nameserver {endpoint} answers for cluster '{theirs}', this server was told '{ours}'; correct --nameservers or --cluster"
+    )]
     OtherCluster {
         /// Who answered.
         endpoint: String,

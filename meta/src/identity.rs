@@ -58,7 +58,14 @@ impl Identity {
         let path = dir.join(FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(e) => return Err(StartError::io(path)(e)),
         };
         let text = String::from_utf8_lossy(&bytes);
@@ -71,7 +78,10 @@ impl Identity {
             what: format!("file {FILE} is damaged ({what})"),
         };
         let mut lines = text.lines();
-        let version = lines.next().and_then(|l| l.strip_prefix(MAGIC)).and_then(|v| v.trim().parse::<u32>().ok());
+        let version = lines
+            .next()
+            .and_then(|l| l.strip_prefix(MAGIC))
+            .and_then(|v| v.trim().parse::<u32>().ok());
         match version {
             None => return Err(damaged("no header")),
             Some(found) if found > FORMAT => {
@@ -84,7 +94,10 @@ impl Identity {
             return Err(damaged("checksum"));
         }
         let field = |name: &str| {
-            body.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned).ok_or_else(|| damaged(name))
+            body.lines()
+                .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '))
+                .map(str::to_owned)
+                .ok_or_else(|| damaged(name))
         };
         Ok(Self {
             cluster: field("cluster")?,
@@ -110,7 +123,8 @@ impl Identity {
         );
         let crc = crc32c::crc32c(body.as_bytes());
         let path = dir.join(FILE);
-        fs::replace(&Disk::real(), &path, format!("{body}crc {crc:08x}\n")).map_err(StartError::io(path))
+        fs::replace(&Disk::real(), &path, format!("{body}crc {crc:08x}\n").as_bytes())
+            .map_err(StartError::io(path))
     }
 
     /// Is it the directory of the server that `config` describes?
@@ -118,12 +132,21 @@ impl Identity {
     /// # Errors
     /// Whose it is.
     pub fn check(&self, config: &Config) -> Result<(), StartError> {
-        let foreign = |owner, own, flag| StartError::Foreign { dir: config.dir.clone(), owner, own, flag };
+        let foreign =
+            |owner, own, flag| StartError::Foreign { dir: config.dir.clone(), owner, own, flag };
         if self.cluster != config.cluster {
-            return Err(foreign(format!("cluster '{}'", self.cluster), format!("'{}'", config.cluster), "--cluster"));
+            return Err(foreign(
+                format!("cluster '{}'", self.cluster),
+                format!("'{}'", config.cluster),
+                "--cluster",
+            ));
         }
         if self.endpoint != config.endpoint {
-            return Err(foreign(format!("nameserver {}", self.endpoint), config.endpoint.clone(), "--endpoint"));
+            return Err(foreign(
+                format!("nameserver {}", self.endpoint),
+                config.endpoint.clone(),
+                "--endpoint",
+            ));
         }
         Ok(())
     }
@@ -157,7 +180,12 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_what_is_changed_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config::new("a:1".into(), vec!["b:2".into(), "a:1".into()], dir.path().into(), "c".into());
+        let config = Config::new(
+            "a:1".into(),
+            vec!["b:2".into(), "a:1".into()],
+            dir.path().into(),
+            "c".into(),
+        );
         assert_eq!(Identity::read(dir.path()).unwrap(), None);
         let mut id = Identity::draw(&config);
         id.node = 3;
@@ -170,9 +198,9 @@ mod tests {
         assert!(id.check(&other).unwrap_err().to_string().contains("belongs to nameserver a:1"));
         let path = dir.path().join(FILE);
         let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, text.replace("node 3", "node 4")).unwrap();
+        fs::write(&path, text.replace("node 3", "node 4").as_bytes()).unwrap();
         assert!(matches!(Identity::read(dir.path()), Err(StartError::Damaged { .. })));
-        fs::write(&path, text.replace("nameserver 1", "nameserver 9")).unwrap();
+        fs::write(&path, text.replace("nameserver 1", "nameserver 9").as_bytes()).unwrap();
         assert!(matches!(Identity::read(dir.path()), Err(StartError::Newer { found: 9, .. })));
     }
 }

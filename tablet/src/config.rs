@@ -22,6 +22,8 @@ pub struct Config {
     pub keep_alive: Duration,
     /// The length of a segment of its log, bytes.
     pub segment_bytes: u64,
+    /// How often expired rows are taken out of the indexes.
+    pub sweep: Duration,
     /// The timing of replication.
     pub timing: Timing,
 }
@@ -38,6 +40,7 @@ impl Config {
             heartbeat: Duration::from_millis(200),
             keep_alive: Duration::from_millis(100),
             segment_bytes: 64 << 20,
+            sweep: Duration::from_secs(60),
             timing: Timing::default(),
         }
     }

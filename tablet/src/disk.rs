@@ -91,8 +91,8 @@ impl Files {
     /// # Errors
     /// The disk refused.
     pub fn create(&self, identity: &Identity) -> io::Result<()> {
-        fs::create_dir_all(&self.disk, &self.dir.join("tables"))?;
-        fs::create_dir_all(&self.disk, &self.dir.join("lost+found"))?;
+        fs::create_dir_all(&self.disk, self.dir.join("tables"))?;
+        fs::create_dir_all(&self.disk, self.dir.join("lost+found"))?;
         self.store(&self.dir.join("TABLET"), identity)
     }
 
@@ -118,7 +118,7 @@ impl Files {
     /// The directory or a file cannot be read.
     pub fn tables(&self) -> io::Result<BTreeMap<TableId, Held>> {
         let mut tables = BTreeMap::new();
-        for path in fs::read_dir(&self.dir.join("tables"))? {
+        for path in fs::read_dir(self.dir.join("tables"))? {
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             let Ok(tid) = name.parse() else { continue };
             if let Some(held) = self.load::<Held>(&path)? {
@@ -141,7 +141,7 @@ impl Files {
     /// # Errors
     /// The disk refused.
     pub fn remove_table(&self, tid: TableId) -> io::Result<()> {
-        match fs::remove_file(&self.disk, &self.dir.join("tables").join(tid.to_string())) {
+        match fs::remove(&self.disk, self.dir.join("tables").join(tid.to_string())) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
@@ -151,7 +151,14 @@ impl Files {
     ///
     /// # Errors
     /// The disk refused: the tail must not be cut.
-    pub fn save_tail(&self, key: PartitionKey, epoch: Epoch, from: Offset, to: Offset, raw: &[u8]) -> io::Result<PathBuf> {
+    pub fn save_tail(
+        &self,
+        key: PartitionKey,
+        epoch: Epoch,
+        from: Offset,
+        to: Offset,
+        raw: &[u8],
+    ) -> io::Result<PathBuf> {
         let dir = self.dir.join("lost+found");
         fs::create_dir_all(&self.disk, &dir)?;
         let path = (0..)
@@ -171,9 +178,12 @@ impl Files {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
         };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {e}", path.display())))
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is damaged: {e}", path.display()),
+            )
+        })
     }
 
     fn store(&self, path: &Path, value: &impl Serialize) -> io::Result<()> {

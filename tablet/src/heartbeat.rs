@@ -1,29 +1,32 @@
 //! The stream to the leading nameserver: registration (R14), the lease (R17), and all that the meta group decides.
 //!
 //! A lease counts from when its heartbeat was sent, and only after what came with it was carried out. A nameserver that
-//! does not lead says who does; one that is silent for a second is left for the next.
+//! does not lead says who does; one that is silent for a second is left for the next. One that does not know this run
+//! any more (its state was restored) is registered with again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use stela_common::clock::Millis;
 use stela_common::code::Code;
-use stela_common::ids::{Incarnation, Offset, TabletId};
+use stela_common::ids::{Incarnation, PartitionKey, TabletId};
 use stela_common::wire;
 use stela_proto::heartbeat as pb;
 use stela_proto::heartbeat::registry_client::RegistryClient;
-use stela_replica::message::Input;
+use stela_replica::message::{Input, Write};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::node::{Node, Proposal};
+use crate::node::{Inner, Node, Proposal};
 use crate::registry::{self, Told};
 
 const CONNECT: Duration = Duration::from_millis(400);
 const SILENCE: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(50);
+/// From one report out of turn to the next, at least.
+const REPORT: Duration = Duration::from_millis(10);
 const MAX_MESSAGE: usize = 64 << 20;
 
 /// Why a tablet cannot be part of its cluster.
@@ -37,9 +40,14 @@ pub enum Outcast {
     Refused(String),
 }
 
+/// The nameserver that leads, as far as this tablet knows.
+type Leader = RegistryClient<Channel>;
+
 enum Ended {
     /// Try another, or the one named.
     Elsewhere(String),
+    /// It does not know this run: register, here if it leads.
+    Unknown,
     Outcast(Outcast),
 }
 
@@ -55,8 +63,9 @@ impl From<tonic::Status> for Ended {
 /// # Errors
 /// The cluster does not want this tablet.
 pub async fn run(node: Arc<Node>, ready: watch::Sender<bool>) -> Result<(), Outcast> {
-    let leader = watch::Sender::new(String::new());
+    let leader = watch::Sender::new(None);
     let proposer = tokio::spawn(propose(node.clone(), leader.subscribe()));
+    let mut registered = false;
     let mut hint = String::new();
     let mut turn = 0;
     let mut warned = Millis::default();
@@ -72,15 +81,27 @@ pub async fn run(node: Arc<Node>, ready: watch::Sender<bool>) -> Result<(), Outc
         };
         let ended = tokio::select! {
             () = node.stop.cancelled() => break Ok(()),
-            ended = attend(&node, &endpoint, &leader, &ready) => ended,
+            ended = attend(&node, &endpoint, &mut registered, &leader, &ready) => ended,
         };
+        leader.send_replace(None);
         match ended {
             Ended::Outcast(why) => break Err(why),
             Ended::Elsewhere(to) => hint = to,
+            Ended::Unknown => {
+                tracing::warn!(
+                    nameserver = endpoint,
+                    "does not know this run of the tablet: registers again"
+                );
+                registered = false;
+                hint = endpoint;
+            }
         }
         if Millis::now().since(warned) > 2000 && !*ready.borrow() {
             warned = Millis::now();
-            tracing::warn!(nameservers = node.config.nameservers.join(","), "waits for a leading nameserver");
+            tracing::warn!(
+                nameservers = node.config.nameservers.join(","),
+                "waits for a leading nameserver"
+            );
         }
         tokio::time::sleep(AGAIN).await;
     };
@@ -98,18 +119,29 @@ async fn connect(endpoint: &str) -> Option<RegistryClient<Channel>> {
         .connect()
         .await
         .ok()?;
-    Some(RegistryClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+    Some(
+        RegistryClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE),
+    )
 }
 
 /// One nameserver, for as long as it leads.
-async fn attend(node: &Arc<Node>, endpoint: &str, leader: &watch::Sender<String>, ready: &watch::Sender<bool>) -> Ended {
+async fn attend(
+    node: &Arc<Node>,
+    endpoint: &str,
+    registered: &mut bool,
+    leader: &watch::Sender<Option<Leader>>,
+    ready: &watch::Sender<bool>,
+) -> Ended {
     let Some(mut client) = connect(endpoint).await else { return Ended::Elsewhere(String::new()) };
-    if node.look().tablet == TabletId(0) {
-        if let Err(ended) = register(node, &mut client).await {
-            return ended;
+    if !*registered {
+        match register(node, &mut client).await {
+            Ok(()) => *registered = true,
+            Err(ended) => return ended,
         }
     }
-    match beat(node, endpoint, &mut client, leader, ready).await {
+    match beat(node, &mut client, leader, ready).await {
         Ok(()) => Ended::Elsewhere(String::new()),
         Err(ended) => ended,
     }
@@ -117,7 +149,9 @@ async fn attend(node: &Arc<Node>, endpoint: &str, leader: &watch::Sender<String>
 
 /// R14. The list of starts is synced before it is sent, and shortened, synced, before anything is served.
 async fn register(node: &Arc<Node>, client: &mut RegistryClient<Channel>) -> Result<(), Ended> {
-    let disk = |e: std::io::Error| Ended::Outcast(Outcast::Refused(format!("cannot write the directory's fences: {e}")));
+    let disk = |e: std::io::Error| {
+        Ended::Outcast(Outcast::Refused(format!("cannot write the directory's fences: {e}")))
+    };
     let request = {
         let mut inner = node.look();
         if inner.fences.starts.last() != Some(&node.incarnation) {
@@ -140,35 +174,47 @@ async fn register(node: &Arc<Node>, client: &mut RegistryClient<Channel>) -> Res
     let reply = client.register(request).await?.into_inner();
     match wire::outcome(reply.status.as_ref()) {
         Ok(()) => {}
-        Err(r) if r.code == Code::WrongCluster => return Err(Ended::Outcast(Outcast::WrongCluster(r.text))),
-        Err(r) if r.code == Code::InvalidParameter => return Err(Ended::Outcast(Outcast::Refused(r.text))),
+        Err(r) if r.code == Code::WrongCluster => {
+            return Err(Ended::Outcast(Outcast::WrongCluster(r.text)));
+        }
+        Err(r) if r.code == Code::InvalidParameter => {
+            return Err(Ended::Outcast(Outcast::Refused(r.text)));
+        }
         Err(_) => return Err(Ended::Elsewhere(reply.leader)),
     }
     let mut inner = node.look();
     inner.fences.starts = vec![node.incarnation];
     node.files.set_fences(&inner.fences).map_err(disk)?;
-    inner.adopt(node, TabletId(reply.tablet));
+    let tablet = TabletId(reply.tablet);
+    if inner.tablet == TabletId(0) {
+        inner.adopt(node, tablet);
+    } else if inner.tablet != tablet {
+        // Its replicas have acted under the other number: only a new run can be somebody else.
+        let text = format!("it was tablet {} and is to be {tablet}; start it again", inner.tablet);
+        return Err(Ended::Outcast(Outcast::Refused(text)));
+    }
     tracing::info!(tablet = reply.tablet, incarnation = node.incarnation.0, "registered");
     Ok(())
 }
 
 async fn beat(
     node: &Arc<Node>,
-    endpoint: &str,
     client: &mut RegistryClient<Channel>,
-    leader: &watch::Sender<String>,
+    leader: &watch::Sender<Option<Leader>>,
     ready: &watch::Sender<bool>,
 ) -> Result<(), Ended> {
     let (up, requests) = mpsc::channel(4);
     node.look().forget_reports();
-    let _ = up.send(message(node)).await;
-    let mut answers = tokio::time::timeout(SILENCE, client.heartbeat(ReceiverStream::new(requests)))
-        .await
-        .map_err(|_| Ended::Elsewhere(String::new()))??
-        .into_inner();
+    say(node, &up);
+    let mut answers =
+        tokio::time::timeout(SILENCE, client.heartbeat(ReceiverStream::new(requests)))
+            .await
+            .map_err(|_| Ended::Elsewhere(String::new()))??
+            .into_inner();
     let mut timer = tokio::time::interval(node.config.heartbeat);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut heard = tokio::time::Instant::now();
+    let mut out_of_turn = tokio::time::Instant::now();
     loop {
         tokio::select! {
             () = node.stop.cancelled() => return Ok(()),
@@ -176,18 +222,34 @@ async fn beat(
                 if heard.elapsed() > SILENCE {
                     return Ok(());
                 }
-                // A full channel is a nameserver that does not read: the silence will tell.
-                let _ = up.try_send(message(node));
+                say(node, &up);
             }
-            () = node.report.notified() => drop(up.try_send(message(node))),
+            () = due(node, out_of_turn) => {
+                say(node, &up);
+                out_of_turn = tokio::time::Instant::now() + REPORT;
+            }
             answer = answers.next() => {
                 let Some(down) = answer else { return Ok(()) };
                 take(node, &down?)?;
                 heard = tokio::time::Instant::now();
-                leader.send_if_modified(|l| if l == endpoint { false } else { *l = endpoint.into(); true });
+                leader.send_if_modified(|l| l.is_none() && { *l = Some(client.clone()); true });
                 ready.send_if_modified(|r| !std::mem::replace(r, true));
             }
         }
+    }
+}
+
+/// Something is to be reported, and the last report out of turn is not too near.
+async fn due(node: &Node, not_before: tokio::time::Instant) {
+    // What is notified while this waits is kept for the next call.
+    tokio::time::sleep_until(not_before).await;
+    node.report.notified().await;
+}
+
+/// A full channel is a nameserver that does not read: the silence will tell, and nothing counts as reported.
+fn say(node: &Node, up: &mpsc::Sender<pb::HeartbeatUp>) {
+    if let Ok(room) = up.try_reserve() {
+        room.send(message(node));
     }
 }
 
@@ -196,7 +258,11 @@ fn take(node: &Arc<Node>, down: &pb::HeartbeatDown) -> Result<(), Ended> {
     if let Some(status) = &down.status {
         match Code::from_number(status.code) {
             Some(Code::Ok) => {}
-            Some(Code::WrongCluster) => return Err(Ended::Outcast(Outcast::WrongCluster(status.msg.clone()))),
+            Some(Code::WrongCluster) => {
+                return Err(Ended::Outcast(Outcast::WrongCluster(status.msg.clone())));
+            }
+            // It knows another run, or none.
+            Some(Code::StaleEpoch) => return Err(Ended::Unknown),
             _ => return Err(Ended::Elsewhere(down.hint.clone())),
         }
     }
@@ -234,6 +300,10 @@ fn take(node: &Arc<Node>, down: &pb::HeartbeatDown) -> Result<(), Ended> {
     node.act(|inner, work| {
         inner.known_index = inner.known_index.max(down.index);
         if down.lease_sent != 0 {
+            inner.dropped.retain(|_, left| {
+                *left = left.saturating_sub(1);
+                *left > 0
+            });
             let until = Millis(down.lease_sent).plus(u64::from(down.lease_ms));
             if until > inner.lease_until {
                 inner.lease_until = until;
@@ -254,34 +324,34 @@ fn message(node: &Node) -> pb::HeartbeatUp {
         sent: Millis::now().0,
         known_index: inner.known_index,
         reports,
-        dropped: inner.dropped.iter().map(|t| t.0).collect(),
+        dropped: inner.dropped.keys().map(|t| t.0).collect(),
         ask_lease: true,
     }
 }
 
 /// Sends the cores' proposals (R7). No answer, or one that is not definite, is no input: the core repeats.
-async fn propose(node: Arc<Node>, leader: watch::Receiver<String>) {
+async fn propose(node: Arc<Node>, mut leader: watch::Receiver<Option<Leader>>) {
     loop {
-        let Some(proposal) = node.look().proposals.pop_front() else {
-            tokio::select! {
-                () = node.stop.cancelled() => return,
-                () = node.propose.notified() => continue,
+        let current = leader.borrow_and_update().clone();
+        if let Some(current) = current {
+            for (key, proposal) in std::mem::take(&mut node.look().proposals) {
+                tokio::spawn(send_proposal(node.clone(), current.clone(), key, proposal));
             }
-        };
-        let leader = leader.borrow().clone();
-        if !leader.is_empty() {
-            tokio::spawn(send_proposal(node.clone(), leader, proposal));
+        }
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            () = node.propose.notified() => {}
+            changed = leader.changed() => if changed.is_err() { return },
         }
     }
 }
 
-async fn send_proposal(node: Arc<Node>, leader: String, proposal: Proposal) {
-    let Some(mut client) = connect(&leader).await else { return };
+async fn send_proposal(node: Arc<Node>, mut leader: Leader, key: PartitionKey, proposal: Proposal) {
     let tablet = node.look().tablet.0;
     let mut request = tonic::Request::new(pb::ChangeInSyncRequest {
         cluster: node.config.cluster.clone(),
-        tid: proposal.key.tid.0,
-        pid: proposal.key.pid.0,
+        tid: key.tid.0,
+        pid: key.pid.0,
         epoch: proposal.epoch.0,
         expected_version: proposal.expected.0,
         in_sync: proposal.in_sync.iter().map(Into::into).collect(),
@@ -289,80 +359,28 @@ async fn send_proposal(node: Arc<Node>, leader: String, proposal: Proposal) {
         incarnation: node.incarnation.0,
     });
     request.set_timeout(SILENCE);
-    let Ok(reply) = client.change_in_sync(request).await else { return };
+    let Ok(reply) = leader.change_in_sync(request).await else { return };
     let applied = match reply.into_inner().verdict() {
         pb::Verdict::Applied => true,
         pb::Verdict::Rejected => false,
         pb::Verdict::Unknown => return,
     };
     node.act(|inner, work| {
-        let input = Input::Verdict { expected: proposal.expected, applied };
-        node.step(inner, work, proposal.key, input, &[]);
+        let input =
+            Input::Verdict { expected: proposal.expected, in_sync: proposal.in_sync, applied };
+        node.step(inner, work, key, input, &[]);
     });
 }
 
-impl crate::node::Inner {
-    /// What is on disk, for registration.
-    fn inventory(&self) -> Vec<pb::Inventory> {
-        let known = self.partitions.iter().map(|(key, p)| {
-            let (last, epoch) = (p.last(), p.epochs.epoch_at(p.last()));
-            (*key, last, epoch, p.damaged, p.store.table().created_index)
-        });
-        let orphans = self.orphans.iter().map(|(key, l)| (*key, l.last, l.epochs.epoch_at(l.last), l.damaged, 0));
-        known
-            .chain(orphans)
-            .map(|(key, last, epoch, damaged, created_index)| pb::Inventory {
-                tid: key.tid.0,
-                pid: key.pid.0,
-                last_epoch: epoch.0,
-                last_offset: last.0,
-                damaged,
-                created_index,
-            })
-            .collect()
-    }
-
+impl Inner {
     /// It is registered under that id: its replicas are told who they are.
     fn adopt(&mut self, node: &Node, tablet: TabletId) {
         self.tablet = tablet;
         for (key, p) in &mut self.partitions {
             let identity = node.identity(tablet, *key, p.store.table());
-            p.reset(identity, Millis::now());
+            // Nothing was written yet: replicas act when they are told to, which takes a registration.
+            p.restart(identity, Write(0), Millis::now());
         }
-    }
-
-    /// A new nameserver has no reports yet.
-    fn forget_reports(&mut self) {
-        for p in self.partitions.values_mut() {
-            p.reported = None;
-        }
-    }
-
-    /// Reports that differ from the last ones.
-    fn reports(&mut self) -> Vec<pb::ReplicaReport> {
-        let mut reports = Vec::new();
-        for (key, p) in &mut self.partitions {
-            let (last, epoch) = (p.last(), p.epochs.epoch_at(p.last()));
-            let report = pb::ReplicaReport {
-                tid: key.tid.0,
-                pid: key.pid.0,
-                epoch: p.core.epoch().0,
-                serving: p.core.serving(),
-                leading: p.core.leads(),
-                offset: last.0,
-                commit: if p.quarantine.is_some() { Offset(0).0 } else { p.applied.0 },
-                record_cnt: p.store.records(),
-                memory: p.store.memory(),
-                disk: 0,
-                quarantined: p.quarantine.is_some() || p.damaged,
-                last_epoch: epoch.0,
-            };
-            if p.reported.as_ref() != Some(&report) {
-                p.reported = Some(report);
-                reports.push(report);
-            }
-        }
-        reports
     }
 }
 

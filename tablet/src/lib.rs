@@ -6,9 +6,11 @@
 //! * [`node`]: everything that a tablet holds, under one lock; no lock is held across an `await`.
 //! * [`partition`]: one replica with its store, and the execution of what its core wants done.
 //! * [`write`]: the write path, one task that drains what has arrived.
-//! * [`replicate`]: the streams between tablets. [`heartbeat`]: the stream to the leading nameserver.
-//! * [`store`]: index, time to live, request ids. [`service`]: gRPC.
+//! * [`replicate`]: the streams between tablets. [`heartbeat`]: the stream to the leading nameserver;
+//!   [`registry`]: carrying out what it says; [`report`]: what it is told.
+//! * [`store`]: index, time to live, request ids. [`service`]: gRPC. [`chores`]: what time passing asks for.
 
+pub mod chores;
 pub mod config;
 pub mod disk;
 pub mod heartbeat;
@@ -17,10 +19,11 @@ pub mod outbox;
 pub mod partition;
 pub mod registry;
 pub mod replicate;
+pub mod report;
 pub mod service;
 pub mod start;
 pub mod store;
 pub mod write;
 
 pub use config::Config;
-pub use start::{StartError, run};
+pub use start::{StartError, run, run_on};

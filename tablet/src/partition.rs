@@ -1,15 +1,20 @@
 //! One replica: its core, its store, and what ties the two to the log.
 //!
-//! Invariants: `recent` holds an unbroken run of entries that ends with the last one in the log; everything up to
-//! `applied` is in the store and nothing beyond (R28); a waiter waits for an entry that is in the log.
+//! **Invariants**
+//! * `recent` holds an unbroken run of entries that ends with the last one in the log.
+//! * Everything up to `applied` is in the store and nothing beyond (R28).
+//! * A waiter waits for an entry that is in the log, or is being written in the same critical section.
+//! * A core whose write failed is void: the replica is [`Suspended`] until a core is made anew from what the log has.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use stela_common::clock::Millis;
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, Offset, PartitionKey};
 use stela_common::log::{Log, Position};
 use stela_common::table::Table;
+use stela_common::wire::View;
 use stela_proto::tablet as pb;
 use stela_replica::core::Replica;
 use stela_replica::epochs::Epochs;
@@ -17,21 +22,33 @@ use stela_replica::message::{Identity, Stored, Write};
 use tokio::sync::{Notify, oneshot};
 
 use crate::outbox::{Gather, Outbox};
-use crate::store::dedup::Dedup;
-use crate::store::places::Places;
 use crate::store::Store;
+use crate::store::dedup::Dedup;
 use crate::store::load::{Loaded, Loading};
+use crate::store::places::{self, Places};
 
 /// Committed entries whose places are kept at hand beyond the uncommitted ones, for followers that are a little behind.
 const RECENT: usize = 256;
 
 /// Answers of one session, gathered.
 #[derive(Default)]
-pub struct Answers(pub Vec<pb::Answer>);
+pub struct Answers(pub Vec<pb::Answer>, usize);
 
 impl Gather for Answers {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    fn weight(&self) -> usize {
+        self.1
+    }
+}
+
+impl Answers {
+    /// Adds an answer that takes about so many bytes.
+    pub fn push(&mut self, answer: pb::Answer, bytes: usize) {
+        self.0.push(answer);
+        self.1 += bytes + size_of::<pb::Answer>();
     }
 }
 
@@ -50,7 +67,9 @@ impl Caller {
             // A caller that is gone needs no answer.
             Self::Unary(sender) => drop(sender.send(reply)),
             Self::Session(outbox, id) => {
-                outbox.fill(|a| a.0.push(pb::Answer { id, kind: Some(pb::answer::Kind::Put(reply)) }));
+                outbox.fill(|a| {
+                    a.push(pb::Answer { id, kind: Some(pb::answer::Kind::Put(reply)) }, 0)
+                });
             }
         }
     }
@@ -71,6 +90,15 @@ pub struct Recent {
     pub at: Position,
     /// Its epoch.
     pub epoch: Epoch,
+}
+
+/// A replica whose core counted on a write that failed: it does nothing until it is made anew from what the log has.
+#[derive(Clone, Debug)]
+pub struct Suspended {
+    /// Not before.
+    pub until: Millis,
+    /// What the meta group has decided meanwhile.
+    pub view: Option<View>,
 }
 
 /// One replica on this tablet.
@@ -95,18 +123,22 @@ pub struct Partition {
     pub waiters: BTreeMap<Offset, Vec<Waiter>>,
     /// Wakes reads that wait for a permit.
     pub parked: Arc<Notify>,
+    /// The epoch in which it served last, and its log end when that began (R10).
+    pub served: Option<(Epoch, Offset)>,
     /// Why it is quarantined.
     pub quarantine: Option<String>,
     /// The last report that the nameserver got.
     pub reported: Option<stela_proto::heartbeat::ReplicaReport>,
-    /// Damage that recovery found (R30).
-    pub damaged: bool,
+    /// Something of the report has changed since.
+    pub unreported: bool,
+    /// It does nothing at the moment.
+    pub suspended: Option<Suspended>,
 }
 
 impl Partition {
     /// A replica from what the log held.
     #[must_use]
-    pub fn new(identity: Identity, table: Arc<Table>, loaded: Loaded, now: stela_common::clock::Millis) -> Self {
+    pub fn new(identity: Identity, table: Arc<Table>, loaded: Loaded, now: Millis) -> Self {
         let epochs = loaded.epochs.clone();
         let stored = Stored {
             epoch: loaded.epoch,
@@ -114,6 +146,7 @@ impl Partition {
             last: loaded.last,
             commit: loaded.commit,
             damaged: loaded.damaged,
+            written: Write(0),
         };
         Self {
             core: Replica::new(identity, stored, now),
@@ -126,31 +159,55 @@ impl Partition {
             applied: Offset(0),
             waiters: BTreeMap::new(),
             parked: Arc::new(Notify::new()),
-            quarantine: None,
+            served: None,
+            // R30: it keeps what it has, and neither shows it nor leads.
+            quarantine: loaded.damaged.then(|| "its entries in the log are damaged".to_owned()),
             reported: None,
-            damaged: loaded.damaged,
+            unreported: false,
+            suspended: None,
         }
     }
 
     /// What recovery found: committed entries become readable, the rest waits for a leader's word.
     pub fn load(&mut self, log: &Log, entries: Vec<Loading>, commit: Offset) {
-        for entry in &entries {
-            if entry.offset > commit {
+        let committed = entries.partition_point(|e| e.offset <= commit);
+        for entry in &entries[..committed] {
+            let applied = log.read(entry.at).map_err(|e| e.to_string()).and_then(|record| {
+                self.store.apply(entry.at, record.body()).map_err(|e| e.to_string())
+            });
+            if let Err(e) = applied {
+                self.quarantine = Some(format!("entry {} cannot be read: {e}", entry.offset));
                 break;
-            }
-            match log.read(entry.at) {
-                Ok(record) => self.store.apply(record.position(), record.body()),
-                Err(e) => {
-                    self.quarantine = Some(format!("entry {} cannot be read: {e}", entry.offset));
-                    return;
-                }
             }
             self.applied = entry.offset;
         }
-        let tail = entries.into_iter().skip_while(|e| e.offset <= commit);
+        let tail = entries.into_iter().skip_while(|e| e.offset <= self.applied);
         let tail: VecDeque<Recent> = tail.map(|e| Recent { at: e.at, epoch: e.epoch }).collect();
-        self.recent = (Offset(self.applied.0 + 1), tail);
+        self.recent = (self.applied.next(), tail);
         self.dedup.committed(self.applied);
+    }
+
+    /// Entries up to `to` become readable.
+    ///
+    /// # Errors
+    /// One cannot be read: the replica cannot go on behind it.
+    pub fn apply(&mut self, log: &Log, key: PartitionKey, to: Offset) -> Result<(), String> {
+        while self.applied < to {
+            let next = self.applied.next();
+            let (at, record) = match self.recent(next) {
+                Some(recent) => (recent.at, log.read(recent.at).map_err(|e| e.to_string())?),
+                None => {
+                    let found = places::read_entries(log, &self.places, key, next, next, 0)
+                        .map_err(|e| e.to_string())?;
+                    let record = found.into_iter().next().ok_or("it is not there")?;
+                    (record.position(), record)
+                }
+            };
+            self.store.apply(at, record.body()).map_err(|e| format!("entry {next}: {e}"))?;
+            self.applied = next;
+        }
+        self.dedup.committed(self.applied);
+        Ok(())
     }
 
     /// The last entry in the log.
@@ -167,39 +224,53 @@ impl Partition {
     }
 
     /// An entry is in the log.
-    pub fn appended(&mut self, offset: Offset, epoch: Epoch, at: Position, bytes: usize) {
+    pub fn appended(&mut self, offset: Offset, epoch: Epoch, at: Position) {
         debug_assert_eq!(offset, self.last().next());
         self.recent.1.push_back(Recent { at, epoch });
-        self.places.push(offset, at, bytes);
-        if self.epochs.last().is_none_or(|(e, _)| e != epoch) {
-            self.epochs.push(epoch, offset);
-        }
+        self.places.push(offset, at);
+        self.epochs.appended(epoch, offset);
+        self.epoch = self.epoch.max(epoch);
         while self.recent.1.len() > RECENT && self.recent.0 <= self.applied {
             self.recent.1.pop_front();
             self.recent.0 = self.recent.0.next();
         }
     }
 
-    /// Entries above `to` are void; `next` is where the log goes on.
-    pub fn truncated(&mut self, to: Offset, next: Position) {
+    /// Entries above `to` are void, by the record at `cut`.
+    pub fn truncated(&mut self, log: &Log, key: PartitionKey, to: Offset, cut: Position) {
         if to < self.recent.0 {
             self.recent = (to.next(), VecDeque::new());
         } else {
-            self.recent.1.truncate(usize::try_from(to.0 + 1 - self.recent.0.0).unwrap_or(usize::MAX));
+            self.recent
+                .1
+                .truncate(usize::try_from(to.0 + 1 - self.recent.0.0).unwrap_or(usize::MAX));
         }
-        self.places.truncate(to, next);
+        self.places.truncate(to, cut);
         self.dedup.truncated(to);
         self.epochs.truncate(to);
+        if to < self.applied {
+            self.rebuild(log, key, to);
+        }
     }
 
-    /// The core that the log alone would give: used when a write failed that the core counted on.
-    pub fn reset(&mut self, identity: Identity, now: stela_common::clock::Millis) {
+    /// Readable entries were voided: only behind an unclean election (R16). What is left is applied anew.
+    fn rebuild(&mut self, log: &Log, key: PartitionKey, to: Offset) {
+        self.store = Store::new(self.store.table().clone());
+        self.applied = Offset(0);
+        if let Err(why) = self.apply(log, key, to) {
+            self.quarantine = Some(why);
+        }
+    }
+
+    /// The core that the log alone would give, of which all is synced but for what a write not above `written` brought.
+    pub fn restart(&mut self, identity: Identity, written: Write, now: Millis) {
         let stored = Stored {
             epoch: self.epoch,
             epochs: self.epochs.clone(),
             last: self.last(),
             commit: self.applied,
-            damaged: self.damaged || self.quarantine.is_some(),
+            damaged: self.quarantine.is_some(),
+            written,
         };
         self.core = Replica::new(identity, stored, now);
     }
@@ -207,7 +278,8 @@ impl Partition {
     /// Answers every waiting write: it may have been applied or not. With a request id it is to be repeated.
     pub fn fail_waiters(&mut self, refusal: &Refusal, leader: &str) {
         for waiter in std::mem::take(&mut self.waiters).into_values().flatten() {
-            let refusal = if waiter.repeatable { refusal.clone() } else { Code::UnknownOutcome.into() };
+            let refusal =
+                if waiter.repeatable { refusal.clone() } else { Code::UnknownOutcome.into() };
             waiter.caller.answer(refusal_of_write(&refusal, leader, self.core.epoch()));
         }
     }

@@ -3,19 +3,20 @@
 //! A replica is created when the meta group names this tablet among a partition's replicas, and removed only by a drop
 //! that names its creation (R20). A copy that the catalog does not know is kept and reported (R37).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stela_common::clock::Millis;
 use stela_common::ids::{Incarnation, PartitionKey, TableId, TabletId};
+use stela_common::log::Position;
 use stela_common::table::Table;
 use stela_common::wire::{Malformed, View};
 use stela_proto::heartbeat as pb;
 use stela_replica::message::Input;
 
 use crate::disk::Held;
-use crate::node::{Address, Inner, Node, Work};
-use crate::partition::Partition;
+use crate::node::{Address, Dropping, Inner, Node, Work};
+use crate::start::load_partition;
 
 /// What a nameserver told, checked.
 #[derive(Default)]
@@ -35,12 +36,16 @@ impl TryFrom<&pb::HeartbeatDown> for Told {
         let mut told = Self::default();
         for view in &down.views {
             let table = view.table.as_ref().ok_or(Malformed("view.table"))?.try_into()?;
-            let partition = view.partition.as_ref().ok_or(Malformed("view.partition"))?.try_into()?;
+            let partition =
+                view.partition.as_ref().ok_or(Malformed("view.partition"))?.try_into()?;
             told.views.push((table, partition));
         }
         told.drops.extend(down.drops.iter().map(|d| (TableId(d.tid), d.created_index)));
         told.addresses.extend(down.tablets.iter().map(|t| {
-            (TabletId(t.id), Address { endpoint: t.endpoint.clone(), incarnation: Incarnation(t.incarnation) })
+            (
+                TabletId(t.id),
+                Address { endpoint: t.endpoint.clone(), incarnation: Incarnation(t.incarnation) },
+            )
         }));
         Ok(told)
     }
@@ -61,7 +66,7 @@ pub fn apply(node: &Arc<Node>, told: Told) -> std::io::Result<()> {
             activated |= take(node, inner, work, table, view);
         }
         for (tid, created) in told.drops {
-            drop_table(node, inner, work, tid, created)?;
+            drop_table(inner, work, tid, created);
         }
         Ok::<_, std::io::Error>(())
     })?;
@@ -80,7 +85,9 @@ fn remember(node: &Node, inner: &mut Inner, views: &[(Table, View)]) -> std::io:
         if known.is_some_and(|h| h.table == *table && h.pids.contains(&view.key.pid)) {
             continue;
         }
-        let mut held = known.cloned().unwrap_or_else(|| Held { table: table.clone(), pids: Default::default() });
+        let mut held = known
+            .cloned()
+            .unwrap_or_else(|| Held { table: table.clone(), pids: Default::default() });
         held.table = table.clone();
         held.pids.insert(view.key.pid);
         changed.insert(table.tid, held);
@@ -92,67 +99,78 @@ fn remember(node: &Node, inner: &mut Inner, views: &[(Table, View)]) -> std::io:
     Ok(())
 }
 
-/// A decision about one partition. Tells whether this tablet leads by it.
+/// A decision about one partition with its table. Tells whether this tablet leads by it.
 fn take(node: &Arc<Node>, inner: &mut Inner, work: &mut Work, table: Table, view: View) -> bool {
     let key = view.key;
-    if !view.replicas.contains(&inner.tablet) {
-        return false;
-    }
     let table = Arc::new(table);
     match inner.partitions.get_mut(&key) {
+        None if !view.replicas.contains(&inner.tablet) => return false,
         None => {
-            let identity = node.identity(inner.tablet, key, &table);
             let loaded = inner.orphans.remove(&key).unwrap_or_default();
-            let known = loaded.commit;
-            let partition = Partition::new(identity, table, loaded, Millis::now());
+            let partition = load_partition(node, inner.tablet, key, table, loaded, Millis::now());
+            tracing::info!(%key, offset = %partition.last(), "replica is here");
             inner.partitions.insert(key, partition);
-            tracing::info!(%key, offset = %known, "replica is here");
+            inner.touch(key);
         }
-        Some(p) => {
-            if **p.store.table() != *table {
-                p.store.set_table(table);
-            }
-        }
+        Some(p) if **p.store.table() != *table => p.store.set_table(table),
+        Some(_) => {}
     }
-    let led = inner.partitions.get(&key).is_some_and(|p| p.core.leads());
-    node.step(inner, work, key, Input::View(view), &[]);
-    let leads = inner.partitions.get(&key).is_some_and(|p| p.core.leads());
-    if leads {
-        node.step(inner, work, key, Input::MetaLease(inner.lease_until), &[]);
-    }
-    if leads && !led {
-        let conns: Vec<_> = inner.outgoing.iter().map(|(c, o)| (*c, o.peer, o.incarnation)).collect();
-        for (conn, peer, incarnation) in conns {
-            let follows = inner.partitions.get(&key).and_then(|p| p.core.view()).is_some_and(|v| v.replicas.contains(&peer));
-            if follows {
-                node.step(inner, work, key, Input::Connected { conn, peer, incarnation }, &[]);
-            }
-        }
-    }
-    leads && !led
+    decide(node, inner, work, view)
 }
 
-fn drop_table(node: &Node, inner: &mut Inner, work: &mut Work, tid: TableId, created: u64) -> std::io::Result<()> {
+/// Tells a replica what the meta group decided. Returns whether it leads by it.
+pub(crate) fn decide(node: &Node, inner: &mut Inner, work: &mut Work, view: View) -> bool {
+    let key = view.key;
+    let leads = |inner: &Inner| inner.partitions.get(&key).is_some_and(|p| p.core.leads());
+    let followers = |inner: &Inner| {
+        inner
+            .partitions
+            .get(&key)
+            .and_then(|p| p.core.view())
+            .map_or(vec![], |v| v.replicas.clone())
+    };
+    let (led, before) = (leads(inner), followers(inner));
+    node.step(inner, work, key, Input::View(view), &[]);
+    if !leads(inner) {
+        return false;
+    }
+    node.step(inner, work, key, Input::MetaLease(inner.lease_until), &[]);
+    // Those who could be reached before they mattered here.
+    let new: Vec<TabletId> =
+        followers(inner).into_iter().filter(|t| !led || !before.contains(t)).collect();
+    let conns = inner.outgoing.iter().filter(|(_, o)| new.contains(&o.peer));
+    let conns: Vec<_> = conns.map(|(conn, o)| (*conn, o.peer, o.incarnation)).collect();
+    for (conn, peer, incarnation) in conns {
+        node.step(inner, work, key, Input::Connected { conn, peer, incarnation }, &[]);
+    }
+    !led
+}
+
+/// R20: only what the drop means goes; a later creation under the same number would be another table. Confirmed when
+/// nothing of it can come back ([`chores`](crate::chores)).
+fn drop_table(inner: &mut Inner, work: &mut Work, tid: TableId, created: u64) {
     if inner.tables.get(&tid).is_some_and(|h| h.table.created_index > created) {
         tracing::warn!(%tid, created, "a drop of an earlier creation is refused");
-        return Ok(());
+        return;
     }
-    let keys: Vec<PartitionKey> = inner.partitions.keys().filter(|k| k.tid == tid).copied().collect();
-    for key in keys {
-        if let Some(mut p) = inner.partitions.remove(&key) {
+    if inner.dropping.contains_key(&tid) {
+        return;
+    }
+    let replicas = inner.partitions.keys().chain(inner.orphans.keys());
+    let left: BTreeSet<PartitionKey> = replicas.filter(|k| k.tid == tid).copied().collect();
+    for key in &left {
+        inner.orphans.remove(key);
+        inner.suspended.remove(key);
+        inner.proposals.remove(key);
+        if let Some(mut p) = inner.partitions.remove(key) {
             p.fail_waiters(&stela_common::code::Code::TableNotFound.into(), "");
             p.parked.notify_waiters();
         }
         for outgoing in inner.outgoing.values_mut() {
-            outgoing.ships.remove(&key);
+            outgoing.ships.remove(key);
         }
-        work.purge(key);
+        work.purge(*key);
         tracing::info!(%key, "replica is dropped");
     }
-    node.files.remove_table(tid)?;
-    inner.tables.remove(&tid);
-    if !inner.dropped.contains(&tid) {
-        inner.dropped.push(tid);
-    }
-    Ok(())
+    inner.dropping.insert(tid, Dropping { left, until: Position::default() });
 }

@@ -12,16 +12,19 @@ use std::time::Duration;
 
 use stela_common::clock::Millis;
 use stela_common::fs::{self, Disk};
-use stela_common::ids::PartitionKey;
+use stela_common::ids::{PartitionKey, TabletId};
 use stela_common::log::{self, Log};
+use stela_common::table::Table;
 use stela_proto::nameserver as ns;
 use stela_proto::nameserver::nameserver_client::NameserverClient;
+use stela_replica::message::Write;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Endpoint, Server};
 
+use crate::chores;
 use crate::config::Config;
 use crate::disk::{FORMAT, Files, Identity};
 use crate::heartbeat::{self, Outcast};
@@ -36,7 +39,9 @@ use crate::write::{self, Inbox};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is not one, or is not this machine's.
-    #[error("cannot listen at {endpoint}: {source}; give --endpoint an address of this machine with a free port")]
+    #[error(
+        "cannot listen at {endpoint}: {source}; give --endpoint an address of this machine with a free port"
+    )]
     Listen {
         /// Where.
         endpoint: String,
@@ -97,6 +102,19 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), StartError> {
+    run_on(Disk::real(), config, stop, ready).await
+}
+
+/// The same on a disk that may record and fail.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn run_on(
+    disk: Disk,
+    config: Config,
+    stop: CancellationToken,
+    ready: impl FnOnce(SocketAddr) + Send,
+) -> Result<(), StartError> {
     let listen = |source| StartError::Listen { endpoint: config.endpoint.clone(), source };
     let address: SocketAddr = config
         .endpoint
@@ -105,20 +123,23 @@ pub async fn run(
     let listener = TcpListener::bind(address).await.map_err(listen)?;
 
     let directory = |why: String| StartError::Directory { dir: config.dir.clone(), why };
-    let disk = Disk::real();
     let files = Files::new(disk.clone(), config.dir.clone());
     let identity = files.identity().map_err(|e| directory(e.to_string()))?;
     check_identity(&config, identity.as_ref())?;
-    if identity.is_none() {
-        if !is_empty(&config.dir).map_err(|e| directory(e.to_string()))? {
-            return Err(directory("it is not empty and not a tablet's; give an empty one".into()));
-        }
-        // A new directory is made only for a cluster that has answered.
-        if !await_cluster(&config, &stop).await? {
-            return Ok(());
-        }
+    let lock = || fs::lock_dir(&config.dir).map_err(|e| directory(e.to_string()));
+    // One that somebody has or had is locked at once; another one only for a cluster that has answered.
+    let early = if fs::exists(config.dir.join("LOCK")) { Some(lock()?) } else { None };
+    if identity.is_some() {
+        answers_for_us(&config).await?;
+    } else if !is_empty(&config.dir).map_err(|e| directory(e.to_string()))? {
+        return Err(directory("it is not empty and not a tablet's; give an empty one".into()));
+    } else if !await_cluster(&config, &stop).await? {
+        return Ok(());
     }
-    let _lock = fs::lock_dir(&config.dir).map_err(|e| directory(e.to_string()))?;
+    let _lock = match early {
+        Some(lock) => lock,
+        None => lock()?,
+    };
     if identity.is_none() {
         let identity = Identity {
             format: FORMAT,
@@ -168,28 +189,48 @@ fn check_identity(config: &Config, identity: Option<&Identity>) -> Result<(), St
 
 /// Waits until a nameserver has told its cluster's name. `false`: stopped before.
 async fn await_cluster(config: &Config, stop: &CancellationToken) -> Result<bool, StartError> {
-    loop {
-        for endpoint in &config.nameservers {
-            let Some(found) = cluster_of(endpoint).await else { continue };
-            if found == config.cluster {
-                return Ok(true);
-            }
-            return Err(Outcast::WrongCluster(format!(
-                "nameserver {endpoint} is of cluster {found}, not {}; give --cluster={found} or other --nameservers",
-                config.cluster
-            ))
-            .into());
+    let mut warned = Millis::default();
+    while !answers_for_us(config).await? {
+        if Millis::now().since(warned) > 2000 {
+            warned = Millis::now();
+            tracing::warn!(nameservers = config.nameservers.join(","), "waits for a nameserver");
         }
-        tracing::warn!(nameservers = config.nameservers.join(","), "waits for a nameserver");
         tokio::select! {
             () = stop.cancelled() => return Ok(false),
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
         }
     }
+    Ok(true)
+}
+
+/// Asks the nameservers for their cluster's name. `false`: none answers.
+async fn answers_for_us(config: &Config) -> Result<bool, StartError> {
+    let names =
+        futures::future::join_all(config.nameservers.iter().map(|endpoint| cluster_of(endpoint)))
+            .await;
+    let answers = config
+        .nameservers
+        .iter()
+        .zip(names)
+        .filter_map(|(endpoint, name)| name.map(|name| (endpoint, name)));
+    let mut answered = false;
+    for (endpoint, found) in answers {
+        if found != config.cluster {
+            let text = format!(
+                "nameserver {endpoint} is of cluster {found}, not {}; give --cluster={found} or other --nameservers",
+                config.cluster
+            );
+            return Err(Outcast::WrongCluster(text).into());
+        }
+        answered = true;
+    }
+    Ok(answered)
 }
 
 async fn cluster_of(endpoint: &str) -> Option<String> {
-    let connect = Endpoint::from_shared(format!("http://{endpoint}")).ok()?.connect_timeout(Duration::from_millis(300));
+    let connect = Endpoint::from_shared(format!("http://{endpoint}"))
+        .ok()?
+        .connect_timeout(Duration::from_millis(300));
     let mut client = NameserverClient::new(connect.connect().await.ok()?);
     let mut request = tonic::Request::new(ns::ClusterRequest {});
     request.set_timeout(Duration::from_millis(500));
@@ -198,8 +239,14 @@ async fn cluster_of(endpoint: &str) -> Option<String> {
 }
 
 /// The tablet that the directory holds.
-fn open(config: Config, disk: Disk, files: Files, stop: CancellationToken) -> Result<Arc<Node>, StartError> {
-    let directory = |e: io::Error| StartError::Directory { dir: config.dir.clone(), why: e.to_string() };
+fn open(
+    config: Config,
+    disk: Disk,
+    files: Files,
+    stop: CancellationToken,
+) -> Result<Arc<Node>, StartError> {
+    let directory =
+        |e: io::Error| StartError::Directory { dir: config.dir.clone(), why: e.to_string() };
     let now = Millis::now();
     let options = log::Options { segment_bytes: config.segment_bytes, ..Default::default() };
     let (log, recovery) = Log::open(disk, &files.log_dir(), options, |e| {
@@ -210,7 +257,7 @@ fn open(config: Config, disk: Disk, files: Files, stop: CancellationToken) -> Re
     for damage in &recovery.damage {
         tracing::error!(at = %damage.at, bytes = damage.bytes, reason = %damage.reason, partitions = ?damage.suspects, "the log is damaged");
     }
-    let mut loaded = load::replay(&log, &recovery).map_err(|e| directory(io::Error::other(e.to_string())))?;
+    let mut loaded = load::replay(&log, &recovery);
     let mut inner = Inner::new(now, files.fences().map_err(directory)?);
     inner.tables = files.tables().map_err(directory)?;
     let node = Node::new(
@@ -228,11 +275,12 @@ fn open(config: Config, disk: Disk, files: Files, stop: CancellationToken) -> Re
         for pid in held.pids {
             let key = PartitionKey { tid: table.tid, pid };
             let loaded = loaded.remove(&key).unwrap_or_default();
-            let partition = load_partition(&node, key, table.clone(), loaded, now);
+            let partition = load_partition(&node, TabletId(0), key, table.clone(), loaded, now);
             node.look().partitions.insert(key, partition);
         }
     }
-    let orphans: BTreeMap<PartitionKey, Loaded> = loaded.into_iter().filter(|(_, l)| !l.purged).collect();
+    let orphans: BTreeMap<PartitionKey, Loaded> =
+        loaded.into_iter().filter(|(_, l)| !l.purged).collect();
     for key in orphans.keys() {
         tracing::warn!(%key, "a copy of a partition that no table here names: kept, not served");
     }
@@ -243,16 +291,21 @@ fn open(config: Config, disk: Disk, files: Files, stop: CancellationToken) -> Re
 /// A replica as its log has it: what is known to be committed is readable at once.
 pub(crate) fn load_partition(
     node: &Node,
+    tablet: TabletId,
     key: PartitionKey,
-    table: Arc<stela_common::table::Table>,
+    table: Arc<Table>,
     mut loaded: Loaded,
     now: Millis,
 ) -> Partition {
-    let identity = node.identity(stela_common::ids::TabletId(0), key, &table);
+    let identity = node.identity(tablet, key, &table);
     let entries = std::mem::take(&mut loaded.entries);
     let commit = loaded.commit;
-    let mut partition = Partition::new(identity, table, loaded, now);
+    let mut partition = Partition::new(identity.clone(), table, loaded, now);
     partition.load(&node.log, entries, commit);
+    if let Some(why) = &partition.quarantine {
+        tracing::error!(%key, %why, "replica is quarantined");
+        partition.restart(identity, Write(0), now);
+    }
     partition
 }
 
@@ -277,23 +330,26 @@ async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .add_service(service.tablet())
         .add_service(service.replication())
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), node.stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            TcpListenerStream::new(listener),
+            node.stop.clone().cancelled_owned(),
+        );
     let (registered, mut is_registered) = watch::channel(false);
 
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(write::drain(node.clone(), inbox));
     tasks.spawn(replicate::keep_peers(node.clone()));
     tasks.spawn(tell_synced(node.clone()));
-    tasks.spawn(tick(node.clone()));
+    tasks.spawn(chores::tick(node.clone()));
+    tasks.spawn(chores::sweep(node.clone()));
     let mut server = std::pin::pin!(server);
     let mut heartbeat = std::pin::pin!(heartbeat::run(node.clone(), registered));
     let mut ready = Some(ready);
     loop {
         tokio::select! {
-            ended = &mut server => {
-                // Streams that clients keep open are not waited for beyond this.
-                return ended.map_err(|e| Ended::Serve(e.to_string()));
-            }
+            // Streams that clients keep open are not waited for: what is acknowledged is in the log.
+            () = node.stop.cancelled() => return Ok(()),
+            ended = &mut server => return ended.map_err(|e| Ended::Serve(e.to_string())),
             ended = &mut heartbeat => match ended {
                 Ok(()) => return Ok(()),
                 Err(why) => return Err(Ended::Outcast(why)),
@@ -303,7 +359,10 @@ async fn serve(
                     ready(address);
                 }
             }
-            Some(ended) = tasks.join_next(), if !node.stop.is_cancelled() => {
+            Some(ended) = tasks.join_next() => {
+                if node.stop.is_cancelled() {
+                    return Ok(());
+                }
                 // None of them ends by itself: whatever it was, the tablet must not go on without it.
                 return Err(Ended::Serve(format!("a task of the tablet ended: {ended:?}")));
             }
@@ -321,20 +380,5 @@ async fn tell_synced(node: Arc<Node>) {
             () = node.stop.cancelled() => return,
             changed = synced.changed() => if changed.is_err() { return },
         }
-    }
-}
-
-/// Time passes for whoever waits for something.
-async fn tick(node: Arc<Node>) {
-    let mut timer = tokio::time::interval(Duration::from_millis(25));
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = node.stop.cancelled() => return,
-            _ = timer.tick() => {}
-        }
-        node.act(|inner, work| {
-            node.step_all(inner, work, |_, p| !p.core.idle(), || stela_replica::message::Input::Tick);
-        });
     }
 }

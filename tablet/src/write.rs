@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use stela_common::clock::Millis;
 use stela_common::code::{Code, Refusal};
@@ -17,9 +16,8 @@ use tokio::sync::Notify;
 use crate::node::{Inner, Node, Work};
 use crate::partition::{Caller, Waiter, refusal_of_write};
 use crate::store::dedup::Verdict;
-use crate::store::entry;
 
-/// Writes that wait, at most.
+/// Writes that wait to be admitted, at most; and of one partition, to be acknowledged.
 const WAITING: usize = 65_536;
 /// Their bytes, at most.
 const WAITING_BYTES: usize = 64 << 20;
@@ -52,7 +50,9 @@ impl Request {
     fn bytes(&self) -> usize {
         let dimensions = |d: &[pb::Dimension]| d.iter().map(|d| d.key.len() + 8).sum::<usize>();
         match self {
-            Self::Put(r) => r.rows.iter().map(|r| r.value.len() + dimensions(&r.dimensions) + 16).sum(),
+            Self::Put(r) => {
+                r.rows.iter().map(|r| r.value.len() + dimensions(&r.dimensions) + 16).sum()
+            }
             Self::Delete(r) => dimensions(&r.dimensions),
         }
     }
@@ -126,42 +126,43 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
         caller.answer(refusal_of_write(refusal, leader, epoch));
     };
     let epoch = p.core.epoch();
+    if p.suspended.is_some() {
+        return refuse(caller, &Code::NotServing.into(), epoch);
+    }
     if !p.core.leads() {
         return refuse(caller, &Code::TableIsFollower.into(), epoch);
+    }
+    if p.waiters.len() >= WAITING {
+        return refuse(caller, &Code::Busy.into(), epoch);
     }
     if target.epoch != 0 && target.epoch != epoch.0 {
         return refuse(caller, &Code::StaleEpoch.into(), epoch);
     }
     let checked = match &request {
-        Request::Put(r) => p.store.check_put(r),
-        Request::Delete(r) => p.store.check_delete(r),
+        Request::Put(r) => p.store.put(r),
+        Request::Delete(r) => p.store.delete(r),
     };
-    if let Err(refusal) = checked {
-        return refuse(caller, &refusal, epoch);
-    }
+    let body = match checked {
+        Ok(body) => body,
+        Err(refusal) => return refuse(caller, &refusal, epoch),
+    };
     let waiter = Waiter { caller, repeatable: id.0 != 0 };
     match p.dedup.look(id.0, id.1) {
         Verdict::New => {}
         Verdict::Unknown => return refuse(waiter.caller, &Code::UnknownOutcome.into(), epoch),
-        // R32: a repetition waits for the first, or has its result. It was committed by a leader that could; this one
-        // answers only if it serves.
+        // R32: a repetition waits for the first, or has its result, if this leader may acknowledge (R9, R36).
         Verdict::Pending(offset) => return p.waiters.entry(offset).or_default().push(waiter),
         Verdict::Committed(offset) => {
-            return if p.core.serving() {
-                waiter.caller.answer(accepted(offset, epoch));
-            } else {
-                refuse(waiter.caller, &Code::NotServing.into(), epoch);
+            return match p.core.may_acknowledge(Millis::now()) {
+                Ok(()) => waiter.caller.answer(accepted(offset, epoch)),
+                Err(refusal) => refuse(waiter.caller, &code_of(refusal).into(), epoch),
             };
         }
     }
     match p.core.admit(Millis::now()) {
         Ok(admitted) => {
-            let body = match &request {
-                Request::Put(r) => entry::encode_put(r),
-                Request::Delete(r) => entry::encode_delete(r),
-            };
             p.dedup.appended(admitted.offset, id.0, id.1);
-            work.client(key, admitted, Bytes::from(body), waiter);
+            work.client(key, admitted, body, waiter);
         }
         Err(refusal) => refuse(waiter.caller, &code_of(refusal).into(), epoch),
     }
@@ -172,7 +173,12 @@ fn leads_elsewhere(code: Code) -> bool {
 }
 
 fn accepted(offset: Offset, epoch: Epoch) -> pb::PutReply {
-    pb::PutReply { status: stela_common::wire::ok(), offset: offset.0, leader: String::new(), epoch: epoch.0 }
+    pb::PutReply {
+        status: stela_common::wire::ok(),
+        offset: offset.0,
+        leader: String::new(),
+        epoch: epoch.0,
+    }
 }
 
 /// What a caller is told when a core refuses.

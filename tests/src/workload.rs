@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use parking_lot::Mutex;
-use stela_common::client::{Client, Row, TableHandle};
+use stela_common::client::{Client, Range, ReadFrom, Row, TableHandle};
 use stela_common::route;
 use tokio_util::sync::CancellationToken;
 
@@ -207,18 +207,18 @@ fn judge(history: &History, key: &str, place: &str, found: &[(u64, String)], ver
 /// All rows of a key, newest first, from the leader or from one replica.
 async fn scan(client: &Client, table: &TableHandle, key: &str, at: Option<&str>) -> Result<Vec<(u64, String)>> {
     let mut rows = Vec::new();
-    let mut from = 0;
+    let mut range = Range::default();
     loop {
         let found = match at {
-            None => client.scan(table, 0, key.as_bytes(), from, 0, 0).await?,
-            Some(endpoint) => client.scan_at(endpoint, table, 0, key.as_bytes(), from, 0, 0).await?,
+            None => client.scan(table, 0, key.as_bytes(), range, ReadFrom::Leader).await?,
+            Some(endpoint) => client.scan_at(endpoint, table, 0, key.as_bytes(), range).await?,
         };
         let finished = found.finished;
         for (ts, value) in found.rows {
             rows.push((ts, String::from_utf8_lossy(&value).into_owned()));
         }
         match rows.last() {
-            Some((ts, _)) if !finished && *ts > 1 => from = ts - 1,
+            Some((ts, _)) if !finished && *ts > 1 => range.st = ts - 1,
             _ => return Ok(rows),
         }
     }

@@ -86,7 +86,7 @@ impl<'a> Attempts<'a> {
         route.leader.map(|leader| (leader, route.epoch))
     }
 
-    /// Another replica to ask, for reads that take any.
+    /// Whom to ask now for a read that any replica may answer: each in turn, in whatever epoch it is.
     pub(super) fn replica(&mut self, tries: usize) -> Option<(Arc<Link>, u64)> {
         self.changes.mark_unchanged();
         let route = self.table.routes.of(self.pid);

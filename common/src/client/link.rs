@@ -175,12 +175,17 @@ impl Link {
     }
 
     fn dispatch(&self, answers: Vec<Answer>) {
+        let mut found = Vec::with_capacity(answers.len());
         let mut state = self.state.lock();
         for answer in answers {
             // An answer to a call that nobody waits for any more finds nobody.
             if let (Some(waiting), Some(kind)) = (state.sent.remove(&answer.id), answer.kind) {
-                let _ = waiting.answer.send(Ok(kind));
+                found.push((waiting, kind));
             }
+        }
+        drop(state);
+        for (waiting, kind) in found {
+            let _ = waiting.answer.send(Ok(kind));
         }
     }
 

@@ -182,8 +182,8 @@ impl Client {
         let mut attempts = Attempts::new(&self.0, q.table, q.pid, deadline);
         for tries in 0.. {
             let target = match from {
-                ReadFrom::Any if tries > 0 => attempts.replica(tries),
-                _ => attempts.target(),
+                ReadFrom::Any => attempts.replica(tries),
+                ReadFrom::Leader => attempts.target(),
             };
             let again = match target {
                 None => attempts.nobody().await,

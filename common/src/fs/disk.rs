@@ -6,7 +6,7 @@
 //!   [`Recorder`](super::Recorder)).
 
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,7 +50,8 @@ impl Disk {
 
     /// Creates a file that must not exist, for reading and writing.
     pub fn create_new(&self, path: &Path) -> io::Result<File> {
-        let open = || std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(path);
+        let open =
+            || std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(path);
         self.file(open, |handle| Op::Create { handle, path: path.to_owned() })
     }
 
@@ -84,7 +85,9 @@ impl Disk {
         let run = || std::fs::rename(from, to);
         match &self.recorder {
             None => run(),
-            Some(recorder) => recorder.run(Op::Rename { from: from.to_owned(), to: to.to_owned() }, run),
+            Some(recorder) => {
+                recorder.run(Op::Rename { from: from.to_owned(), to: to.to_owned() }, run)
+            }
         }
     }
 
@@ -125,9 +128,8 @@ impl File {
         let run = || self.file.write_all_at(bytes, at);
         match &self.record {
             None => run(),
-            Some((recorder, handle)) => {
-                recorder.run(Op::Write { handle: *handle, at, bytes: bytes.into(), again: false }, run)
-            }
+            Some((recorder, handle)) => recorder
+                .run(Op::Write { handle: *handle, at, bytes: bytes.into(), again: false }, run),
         }
     }
 
@@ -137,9 +139,8 @@ impl File {
         let run = || self.file.write_all_at(bytes, at);
         match &self.record {
             None => run(),
-            Some((recorder, handle)) => {
-                recorder.run(Op::Write { handle: *handle, at, bytes: bytes.into(), again: true }, run)
-            }
+            Some((recorder, handle)) => recorder
+                .run(Op::Write { handle: *handle, at, bytes: bytes.into(), again: true }, run),
         }
     }
 
@@ -168,6 +169,12 @@ impl File {
     /// Whether the file has no bytes.
     pub fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
+    }
+
+    /// Whether parts of the file have no blocks on disk yet.
+    pub fn is_sparse(&self) -> io::Result<bool> {
+        let metadata = self.file.metadata()?;
+        Ok(metadata.blocks() * 512 < metadata.len())
     }
 
     /// Sets the length. Never shorten a file that is mapped.

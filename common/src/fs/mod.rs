@@ -4,7 +4,7 @@
 //! * What must survive a crash goes through [`Disk`], so that the crash tests can record it and replay every
 //!   moment of it; [`replace`] is the one way to change a small file durably.
 //! * Free functions that take a [`Disk`] are durable when they return; those that take none promise nothing
-//!   (`/proc`, tools, logs for people) or only read.
+//!   before [`sync_dir`] (tools, logs for people, files of other libraries) or only read.
 //! * Nothing here retries a sync: after a failed one the caller has to stop (the pages may be clean and wrong).
 //!
 //! Called by everybody; knows nothing of logs, snapshots or nodes.
@@ -18,8 +18,8 @@ mod record;
 pub use disk::{Disk, File, Why};
 pub use lock::{DirLock, LockError, lock_dir};
 pub use plain::{
-    append_line, create_dir_all, exists, free_bytes, open_append, read, read_dir, read_to_string, remove_dir_all,
-    remove_file, rename, replace, write,
+    append_line, create_dir_all, exists, free_bytes, open_append, open_read, read, read_dir,
+    read_to_string, remove, remove_dir_all, remove_file, rename, replace, sync_dir, write,
 };
 pub use record::{Handle, Op, Recorder, Skip};
 

@@ -9,7 +9,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::Why;
 
@@ -128,6 +128,8 @@ type Inject = Box<dyn FnMut(&Op) -> Option<io::Error> + Send>;
 /// The record of a run.
 pub struct Recorder {
     noted: Mutex<Noted>,
+    slow: Mutex<bool>,
+    quick: Condvar,
     skip: Option<Skip>,
     physical: bool,
 }
@@ -141,7 +143,13 @@ struct Noted {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { noted: Mutex::default(), skip: None, physical: true }
+        Self {
+            noted: Mutex::default(),
+            slow: Mutex::new(false),
+            quick: Condvar::new(),
+            skip: None,
+            physical: true,
+        }
     }
 }
 
@@ -177,6 +185,12 @@ impl Recorder {
         self.noted.lock().inject = None;
     }
 
+    /// While the disk is slow, a sync that a log waits for begins but does not end: what is written meanwhile piles up.
+    pub fn slow(&self, slow: bool) {
+        *self.slow.lock() = slow;
+        self.quick.notify_all();
+    }
+
     /// Notes the test's own remark.
     pub fn mark(&self, what: u32, value: u64) {
         self.noted.lock().ops.push(Op::Mark { what, value });
@@ -207,7 +221,8 @@ impl Recorder {
         let mut noted = self.noted.lock();
         noted.refuse(&op)?;
         let result = run();
-        let left_out = self.skip == Some(Skip::WriteAgain) && matches!(op, Op::Write { again: true, .. });
+        let left_out =
+            self.skip == Some(Skip::WriteAgain) && matches!(op, Op::Write { again: true, .. });
         if result.is_ok() && !left_out {
             noted.ops.push(op);
         }
@@ -232,6 +247,9 @@ impl Recorder {
             noted.ops.push(op);
             sync
         };
+        if matches!(why, Why::Commit | Why::Roll) {
+            self.quick.wait_while(&mut self.slow.lock(), |slow| *slow);
+        }
         if self.physical {
             run()?;
         }

@@ -35,7 +35,9 @@ fn replace_leaves_the_old_content_when_the_disk_is_full() {
     let disk = Disk::recording(recorder.clone());
     let path = dir.path().join("identity");
     replace(&disk, &path, b"one").unwrap();
-    recorder.inject(|op| matches!(op, Op::Write { .. }).then(|| std::io::ErrorKind::StorageFull.into()));
+    recorder.inject(|op| {
+        matches!(op, Op::Write { .. }).then(|| std::io::ErrorKind::StorageFull.into())
+    });
     assert!(replace(&disk, &path, b"two").is_err());
     recorder.heal();
     assert_eq!(read(&path).unwrap(), b"one");
@@ -48,7 +50,10 @@ fn a_directory_has_one_owner() {
     let data = dir.path().join("a/b");
     let lock = lock_dir(&data).unwrap();
     let refused = lock_dir(&data).unwrap_err();
-    assert!(matches!(refused, LockError::Held { pid: Some(pid), .. } if pid == std::process::id()), "{refused}");
+    assert!(
+        matches!(refused, LockError::Held { pid: Some(pid), .. } if pid == std::process::id()),
+        "{refused}"
+    );
     drop(lock);
     lock_dir(&data).unwrap();
 }

@@ -45,7 +45,14 @@ pub(super) enum Bad {
 }
 
 /// Writes the header of the batch that `batch` holds behind [`BATCH_HEADER`] free bytes.
-pub(super) fn seal(batch: &mut [u8], count: u32, records_crc: u32, seed: Seed, at: Position, mark: Position) {
+pub(super) fn seal(
+    batch: &mut [u8],
+    count: u32,
+    records_crc: u32,
+    seed: Seed,
+    at: Position,
+    mark: Position,
+) {
     let len = u32::try_from(batch.len()).unwrap_or(u32::MAX); // a batch fits into a segment, at most 1 GiB
     let Some(header) = batch.first_chunk_mut::<BATCH_HEADER>() else { return };
     header[0..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -68,17 +75,25 @@ pub(super) fn begins(bytes: &[u8]) -> bool {
 /// The header at the start of `bytes`, which lies at `at`.
 pub(super) fn head(bytes: &[u8], seed: Seed, at: Position) -> Result<Head, Bad> {
     let Some(header) = bytes.first_chunk::<BATCH_HEADER>() else { return Err(Bad::NoHeader) };
-    let u32_at = |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
+    let u32_at =
+        |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
     let u64_at = |i: usize| u64::from(u32_at(i)) | u64::from(u32_at(i + 4)) << 32;
     // The position first: it tells a former life without a checksum.
-    if u32_at(0) != MAGIC || u64_at(32) != at.0 || crc32c::crc32c_append(seed.0, &header[8..]) != u32_at(4) {
+    if u32_at(0) != MAGIC
+        || u64_at(32) != at.0
+        || crc32c::crc32c_append(seed.0, &header[8..]) != u32_at(4)
+    {
         return Err(Bad::NoHeader);
     }
     if header[20] != VERSION || header[21..24] != [0; 3] {
         return Err(Bad::Newer { what: "a batch of a newer format", version: header[20].into() });
     }
-    let head =
-        Head { len: u32_at(8) as usize, count: u32_at(12), mark: Position(u64_at(24)), records_crc: u32_at(16) };
+    let head = Head {
+        len: u32_at(8) as usize,
+        count: u32_at(12),
+        mark: Position(u64_at(24)),
+        records_crc: u32_at(16),
+    };
     if head.len < BATCH_HEADER || head.mark > at {
         return Err(Bad::NoHeader);
     }
@@ -107,11 +122,18 @@ pub(super) fn check<'a>(
             }
             Err(Fault::Malformed(malformed)) => return bad(malformed.0),
             Err(Fault::Newer(kind)) => {
-                return Err(Bad::Newer { what: "a record of an unknown kind", version: kind.into() });
+                return Err(Bad::Newer {
+                    what: "a record of an unknown kind",
+                    version: kind.into(),
+                });
             }
         }
     }
-    if rest.is_empty() && crc == head.records_crc { Ok(head) } else { bad("records do not fit their batch") }
+    if rest.is_empty() && crc == head.records_crc {
+        Ok(head)
+    } else {
+        bad("records do not fit their batch")
+    }
 }
 
 /// The checksum of the records' checksums, one more added.

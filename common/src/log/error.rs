@@ -30,8 +30,8 @@ pub enum OpenError {
         /// The log of the other files.
         ours: LogId,
     },
-    /// No segment says which log this is.
-    #[error("no segment header in {} is readable; move the directory aside and rebuild this copy from a replica, nothing was changed", dir.display())]
+    /// There are segments, but none of which the beginning is readable.
+    #[error("no segment in {} is readable; move the directory aside and rebuild this copy from a replica, nothing was changed", dir.display())]
     Unreadable {
         /// The directory.
         dir: PathBuf,
@@ -50,7 +50,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { path, source }
     }
@@ -79,6 +79,15 @@ pub enum AppendError {
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
+}
+
+impl AppendError {
+    /// Whether it is for want of space: it may come back.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io(error) if kinds.contains(&error.kind()))
+    }
 }
 
 /// A sync failed, or the log was dropped before it was synced: what is not reported as synced never will be.

@@ -51,16 +51,17 @@ impl Map {
         }
     }
 
-    /// All bytes, to be read once from front to back.
+    /// All bytes, for a reader that goes through them before anybody writes to the file again.
     #[must_use]
-    pub fn scan(&self) -> &[u8] {
-        match &self.map {
-            Some(map) => {
-                // A hint: without it the scan is only slower.
-                let _ = map.advise(memmap2::Advice::Sequential);
-                map
-            }
-            None => &[],
+    pub fn all(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+
+    /// Says that the map is now read from front to back, or (`false`) here and there. Only a hint.
+    pub fn sequential(&self, sequential: bool) {
+        let advice = if sequential { memmap2::Advice::Sequential } else { memmap2::Advice::Normal };
+        if let Some(Err(error)) = self.map.as_ref().map(|map| map.advise(advice)) {
+            tracing::debug!(%error, "madvise");
         }
     }
 }

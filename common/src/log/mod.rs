@@ -18,9 +18,11 @@
 
 mod append;
 mod batch;
+mod close;
 mod ends;
 mod error;
 mod files;
+mod fill;
 mod handle;
 mod judge;
 mod map;
@@ -42,8 +44,9 @@ pub use append::{Appended, Piece};
 pub use error::{AppendError, Fatal, OpenError, ReadError};
 pub use handle::{Log, LogSize};
 pub use map::Map;
-pub use open::{Damage, Recovery, Torn};
+pub use open::Recovery;
 pub use options::Options;
+pub use plan::{Damage, Torn};
 pub use position::{LogId, Position};
 pub use record::{Kind, Malformed, NewRecord, Parse, RECORD_HEADER, Record, parse};
 pub use walk::{RecordRef, Walk};

@@ -117,7 +117,11 @@ pub(super) enum Fault {
 }
 
 /// Appends the record's bytes to `to`; returns its checksum.
-pub(super) fn encode(to: &mut Vec<u8>, record: &NewRecord<'_>, flags: u8) -> Result<u32, Malformed> {
+pub(super) fn encode(
+    to: &mut Vec<u8>,
+    record: &NewRecord<'_>,
+    flags: u8,
+) -> Result<u32, Malformed> {
     let start = to.len();
     let len = RECORD_HEADER + record.body.iter().map(|part| part.len()).sum::<usize>();
     let len32 = u32::try_from(len).map_err(|_| Malformed("longer than 4 GiB"))?;
@@ -150,9 +154,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record<'_>, Fault> {
     };
     let len = stored_len(header);
     let Some(raw) = bytes.get(..len) else { return malformed("longer than what is there") };
-    let Some(body) = raw.get(RECORD_HEADER..) else { return malformed("length below that of a header") };
+    let Some(body) = raw.get(RECORD_HEADER..) else {
+        return malformed("length below that of a header");
+    };
     let (kind, flags) = (header[8], header[9]);
-    let known = if kind == Kind::Ends as u8 { flags & !(CLEAN | CHECKPOINT) == 0 } else { flags == 0 };
+    let known =
+        if kind == Kind::Ends as u8 { flags & !(CLEAN | CHECKPOINT) == 0 } else { flags == 0 };
     let kind = match Kind::from_number(kind) {
         Some(kind) if known && header[10] == 0 && header[11] == 0 => kind,
         _ => return Err(Fault::Newer(kind)),
@@ -176,7 +183,9 @@ pub(super) fn check(bytes: &[u8]) -> Result<Record<'_>, Fault> {
         Ok(record) => record.raw,
         Err(Fault::Malformed(_)) => return verdict,
         // Malformed was ruled out: the length is good.
-        Err(Fault::Newer(_)) => bytes.first_chunk().and_then(|h| bytes.get(..stored_len(h))).unwrap_or_default(),
+        Err(Fault::Newer(_)) => {
+            bytes.first_chunk().and_then(|h| bytes.get(..stored_len(h))).unwrap_or_default()
+        }
     };
     if fits(raw) { verdict } else { Err(Fault::Malformed(Malformed("checksum does not fit"))) }
 }
@@ -266,7 +275,10 @@ mod tests {
     fn a_record_comes_back_as_it_was() {
         let bytes = raw(Kind::Vote, b"body");
         let record = parse(&bytes).next().unwrap().unwrap();
-        assert_eq!((record.kind, record.partition, record.offset), (Kind::Vote, PartitionKey::new(3, 4), Offset(u64::MAX - 5)));
+        assert_eq!(
+            (record.kind, record.partition, record.offset),
+            (Kind::Vote, PartitionKey::new(3, 4), Offset(u64::MAX - 5))
+        );
         assert_eq!((record.epoch, record.commit_lag, record.body), (Epoch(6), 7, &b"body!"[..]));
         assert_eq!(record.raw, bytes);
     }

@@ -112,13 +112,18 @@ impl Copy {
 ///
 /// # Errors
 /// Not even an empty one can be made.
-pub fn open(dir: &Path, fits: impl Fn(Option<LogId>) -> bool) -> Result<(sled::Db, Option<Applied>), StartError> {
+pub fn open(
+    dir: &Path,
+    fits: impl Fn(Option<LogId>) -> bool,
+) -> Result<(sled::Db, Option<Applied>), StartError> {
     let path = dir.join(DIR);
     if fs::exists(&path) {
         let found = catch_unwind(AssertUnwindSafe(|| open_existing(&path)))
             .unwrap_or_else(|_| Err("sled cannot open it".into()))
             .and_then(|(db, applied)| match applied {
-                Some(a) if !fits(a.last) => Err("its applied entry is not one of this log".to_owned()),
+                Some(a) if !fits(a.last) => {
+                    Err("its applied entry is not one of this log".to_owned())
+                }
                 applied => Ok((db, applied)),
             });
         match found {
@@ -130,7 +135,8 @@ pub fn open(dir: &Path, fits: impl Fn(Option<LogId>) -> bool) -> Result<(sled::D
         }
     }
     create(dir, &path)?;
-    let db = sled_open(&path).map_err(|e| StartError::io(&path)(std::io::Error::other(e.to_string())))?;
+    let db = sled_open(&path)
+        .map_err(|e| StartError::io(&path)(std::io::Error::other(e.to_string())))?;
     Ok((db, None))
 }
 
@@ -179,7 +185,11 @@ fn open_existing(path: &Path) -> Result<(sled::Db, Option<Applied>), String> {
     }
     let db = sled_open(path).map_err(|e| text(&e))?;
     let Some(meta) = db.get(META).map_err(|e| text(&e))? else {
-        return if db.is_empty() { Ok((db, None)) } else { Err("it does not say how far it is applied".into()) };
+        return if db.is_empty() {
+            Ok((db, None))
+        } else {
+            Err("it does not say how far it is applied".into())
+        };
     };
     let (last, membership, hash) = decode_meta(&meta)?;
     let mut applied = Applied { last, membership, ..Applied::default() };
@@ -222,8 +232,16 @@ pub fn start(
 ) -> Result<Copy, StartError> {
     let (jobs, queue) = sync_channel(QUEUE);
     let behind = Arc::new(std::sync::atomic::AtomicBool::new(fresh));
-    let mut writer =
-        Writer { db: Some(db), file: dir.join(DIR).join("db"), known: HashMap::new(), sum: 0, whole, behind: behind.clone() };
+    let file = dir.join(DIR).join("db");
+    let mut writer = Writer {
+        db: Some(db),
+        file,
+        known: HashMap::new(),
+        sum: 0,
+        upto: None,
+        whole,
+        behind: behind.clone(),
+    };
     if !fresh {
         writer.learn();
     }
@@ -232,7 +250,10 @@ pub fn start(
         drop(writer);
         drop(keep);
     };
-    let thread = std::thread::Builder::new().name("applied".into()).spawn(run).map_err(StartError::io(dir))?;
+    let thread = std::thread::Builder::new()
+        .name("applied".into())
+        .spawn(run)
+        .map_err(StartError::io(dir))?;
     Ok(Copy { jobs, behind, thread: Mutex::new(Some(thread)) })
 }
 
@@ -242,6 +263,8 @@ struct Writer {
     /// Of each object its hash and its number of pieces.
     known: HashMap<Vec<u8>, (u64, u16)>,
     sum: u64,
+    /// The last entry that was written: older deltas that still wait are dead.
+    upto: Option<LogId>,
     whole: Whole,
     behind: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -252,7 +275,9 @@ impl Writer {
         let all = (self.whole)();
         for key in all.state.keys() {
             let Some(object) = all.state.get(&key) else { continue };
-            if let (Ok(key), Ok(value)) = (rmp_serde::to_vec(&key), rmp_serde::to_vec_named(&object)) {
+            if let (Ok(key), Ok(value)) =
+                (rmp_serde::to_vec(&key), rmp_serde::to_vec_named(&object))
+            {
                 let hash = hash_of(&key, &value);
                 self.sum = self.sum.wrapping_add(hash);
                 self.known.insert(key, (hash, pieces(&value)));
@@ -308,7 +333,8 @@ impl Writer {
     /// start.
     fn attempt(&mut self, what: impl FnOnce(&mut Self) -> Result<(), String>) {
         if self.db.is_some()
-            && let Err(error) = catch_unwind(AssertUnwindSafe(|| what(self))).unwrap_or_else(|_| Err("panic".into()))
+            && let Err(error) = catch_unwind(AssertUnwindSafe(|| what(self)))
+                .unwrap_or_else(|_| Err("panic".into()))
         {
             tracing::error!(error, "the copy of the applied state is not written any more");
             self.db = None;
@@ -316,6 +342,10 @@ impl Writer {
     }
 
     fn write(&mut self, delta: &Delta) -> Result<(), String> {
+        if delta.last <= self.upto {
+            return Ok(()); // in the copy already, since it was made again from a later state
+        }
+        self.upto = delta.last;
         let mut batch = sled::Batch::default();
         for (key, object) in &delta.objects {
             let key = rmp_serde::to_vec(key).map_err(|e| e.to_string())?;
@@ -341,6 +371,7 @@ impl Writer {
         let mut batch = sled::Batch::default();
         let old = std::mem::take(&mut self.known);
         self.sum = 0;
+        self.upto = all.last;
         for key in all.state.keys() {
             let Some(object) = all.state.get(&key) else { continue };
             let key = rmp_serde::to_vec(&key).map_err(|e| e.to_string())?;

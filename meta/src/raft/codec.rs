@@ -12,7 +12,9 @@ use prost::Message as _;
 use stela_common::wire::Malformed;
 use stela_proto::raft as pb;
 
-use super::types::{Entry, LogId, Membership, Payload, Peer, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+use super::types::{
+    Entry, LogId, Membership, Payload, Peer, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+};
 
 /// Encodes a vote.
 pub fn vote(v: &Vote) -> pb::Vote {
@@ -37,17 +39,26 @@ pub fn log_id_of(id: &pb::LogId) -> LogId {
 /// Encodes a membership.
 pub fn membership(m: &Membership) -> pb::Membership {
     pb::Membership {
-        configs: m.get_joint_config().iter().map(|set| pb::NodeSet { ids: set.iter().copied().collect() }).collect(),
+        configs: m
+            .get_joint_config()
+            .iter()
+            .map(|set| pb::NodeSet { ids: set.iter().copied().collect() })
+            .collect(),
         nodes: m
             .nodes()
-            .map(|(id, peer)| pb::Node { id: *id, endpoint: peer.endpoint.clone(), dir_uuid: peer.dir_uuid.clone() })
+            .map(|(id, peer)| pb::Node {
+                id: *id,
+                endpoint: peer.endpoint.clone(),
+                dir_uuid: peer.dir_uuid.clone(),
+            })
             .collect(),
     }
 }
 
 /// Decodes a membership: every voter must be described.
 pub fn membership_of(m: &pb::Membership) -> Result<Membership, Malformed> {
-    let configs: Vec<BTreeSet<u64>> = m.configs.iter().map(|set| set.ids.iter().copied().collect()).collect();
+    let configs: Vec<BTreeSet<u64>> =
+        m.configs.iter().map(|set| set.ids.iter().copied().collect()).collect();
     let nodes: BTreeMap<u64, Peer> = m
         .nodes
         .iter()
@@ -61,7 +72,10 @@ pub fn membership_of(m: &pb::Membership) -> Result<Membership, Malformed> {
 
 /// Encodes a membership with its entry.
 pub fn stored_membership(m: &StoredMembership) -> pb::StoredMembership {
-    pb::StoredMembership { log_id: m.log_id().as_ref().map(log_id), membership: Some(membership(m.membership())) }
+    pb::StoredMembership {
+        log_id: m.log_id().as_ref().map(log_id),
+        membership: Some(membership(m.membership())),
+    }
 }
 
 /// Decodes a membership with its entry.
@@ -135,17 +149,23 @@ pub fn append(from: pb::Identity, r: &AppendEntriesRequest<TypeConfig>) -> pb::A
 }
 
 /// Decodes an AppendEntries request of node `sender`.
-pub fn append_of(r: pb::AppendRequest, sender: u64) -> Result<AppendEntriesRequest<TypeConfig>, Malformed> {
+pub fn append_of(
+    r: pb::AppendRequest,
+    sender: u64,
+) -> Result<AppendEntriesRequest<TypeConfig>, Malformed> {
     let vote = vote_of(&r.vote.ok_or(Malformed("append.vote"))?);
     if !vote.committed || vote.leader_id.node_id != sender {
         return Err(Malformed("append.vote"));
     }
     let prev_log_id = r.prev.as_ref().map(log_id_of);
-    let entries = r.entries.into_iter().map(|e| entry_of(e, true)).collect::<Result<Vec<_>, _>>()?;
+    let entries =
+        r.entries.into_iter().map(|e| entry_of(e, true)).collect::<Result<Vec<_>, _>>()?;
     let mut last = prev_log_id;
     for e in &entries {
         let follows = match &last {
-            Some(l) => e.log_id.index == l.index.wrapping_add(1) && e.log_id.leader_id >= l.leader_id,
+            Some(l) => {
+                e.log_id.index == l.index.wrapping_add(1) && e.log_id.leader_id >= l.leader_id
+            }
             None => e.log_id.index == 0,
         };
         if !follows || e.log_id.leader_id > vote.leader_id {
@@ -153,7 +173,12 @@ pub fn append_of(r: pb::AppendRequest, sender: u64) -> Result<AppendEntriesReque
         }
         last = Some(e.log_id);
     }
-    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit: r.commit.as_ref().map(log_id_of) })
+    Ok(AppendEntriesRequest {
+        vote,
+        prev_log_id,
+        entries,
+        leader_commit: r.commit.as_ref().map(log_id_of),
+    })
 }
 
 /// Encodes the answer to AppendEntries.
@@ -161,7 +186,9 @@ pub fn append_reply(r: &AppendEntriesResponse<u64>) -> pb::AppendReply {
     use pb::append_reply::Outcome;
     let (outcome, partial_none) = match r {
         AppendEntriesResponse::Success => (Some(Outcome::Success(true)), false),
-        AppendEntriesResponse::PartialSuccess(Some(id)) => (Some(Outcome::Partial(log_id(id))), false),
+        AppendEntriesResponse::PartialSuccess(Some(id)) => {
+            (Some(Outcome::Partial(log_id(id))), false)
+        }
         AppendEntriesResponse::PartialSuccess(None) => (None, true),
         AppendEntriesResponse::Conflict => (Some(Outcome::Conflict(true)), false),
         AppendEntriesResponse::HigherVote(v) => (Some(Outcome::HigherVote(vote(v))), false),
@@ -184,7 +211,11 @@ pub fn append_reply_of(r: &pb::AppendReply) -> Result<AppendEntriesResponse<u64>
 
 /// Encodes a request for a vote.
 pub fn vote_request(from: pb::Identity, r: &VoteRequest<u64>) -> pb::VoteRequest {
-    pb::VoteRequest { from: Some(from), vote: Some(vote(&r.vote)), last: r.last_log_id.as_ref().map(log_id) }
+    pb::VoteRequest {
+        from: Some(from),
+        vote: Some(vote(&r.vote)),
+        last: r.last_log_id.as_ref().map(log_id),
+    }
 }
 
 /// Decodes a request for a vote of node `sender`.
@@ -235,7 +266,10 @@ mod tests {
         let m = Membership::new(vec![BTreeSet::from([1])], BTreeMap::from([(1, peer)]));
         let member = Entry { log_id: id(0, 0, 0), payload: EntryPayload::Membership(m) };
         let bytes = entry_bytes(&member);
-        assert_eq!(bytes, [10, 0, 34, 17, 10, 3, 10, 1, 1, 18, 10, 8, 1, 18, 3, 97, 58, 49, 26, 1, 117]);
+        assert_eq!(
+            bytes,
+            [10, 0, 34, 17, 10, 3, 10, 1, 1, 18, 10, 8, 1, 18, 3, 97, 58, 49, 26, 1, 117]
+        );
         assert_eq!(entry_from(bytes.into()).unwrap(), member);
     }
 
@@ -263,7 +297,13 @@ mod tests {
             payload: Some(pb::entry::Payload::Command(Bytes::from_static(b"junk"))),
         };
         assert!(append_of(request(prev, vec![junk]), 1).is_err());
-        assert!(membership_of(&pb::Membership { configs: vec![pb::NodeSet { ids: vec![1] }], nodes: vec![] }).is_err());
+        assert!(
+            membership_of(&pb::Membership {
+                configs: vec![pb::NodeSet { ids: vec![1] }],
+                nodes: vec![]
+            })
+            .is_err()
+        );
     }
 
     #[test]

@@ -74,9 +74,13 @@ impl Snapshots {
         let path = dir.join(FILE);
         let found = match read(&path) {
             Ok(found) => Some(found),
-            Err(ReadError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(ReadError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                None
+            }
             Err(ReadError::Io { path, source }) => return Err(StartError::io(path)(source)),
-            Err(ReadError::Newer { path, found }) => return Err(StartError::Newer { path, found, known: FORMAT }),
+            Err(ReadError::Newer { path, found }) => {
+                return Err(StartError::Newer { path, found, known: FORMAT });
+            }
             Err(error @ ReadError::Damaged { .. }) => {
                 let aside = move_aside(&path)?;
                 tracing::warn!(%error, aside = %aside.display(), "the snapshot was moved aside");
@@ -106,7 +110,9 @@ impl Snapshots {
         fs::replace(&Disk::real(), self.path.as_path(), &bytes)?;
         let back = read(&self.path).map_err(std::io::Error::other)?;
         if back.0 != *meta || back.1.bytes != image.bytes {
-            return Err(std::io::Error::other("the snapshot that was written is not what is read back"));
+            return Err(std::io::Error::other(
+                "the snapshot that was written is not what is read back",
+            ));
         }
         *current = Some(meta.clone());
         Ok(())
@@ -122,10 +128,29 @@ impl Snapshots {
     }
 }
 
+/// Refuses a directory whose snapshot is of a newer format, before anything in it is changed.
+///
+/// # Errors
+/// It is, or it cannot be read.
+pub fn refuse_newer(dir: &Path) -> Result<(), StartError> {
+    let path = dir.join(FILE);
+    match read(&path) {
+        Err(ReadError::Newer { path, found }) => {
+            Err(StartError::Newer { path, found, known: FORMAT })
+        }
+        Err(ReadError::Io { path, source }) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(StartError::io(path)(source))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Renames `path` to a free name beside it, `<name>.bad-<n>`, durably.
 pub fn move_aside(path: &Path) -> Result<PathBuf, StartError> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let aside = (1..u32::MAX).map(|n| path.with_file_name(format!("{name}.bad-{n}"))).find(|p| !fs::exists(p));
+    let aside = (1..u32::MAX)
+        .map(|n| path.with_file_name(format!("{name}.bad-{n}")))
+        .find(|p| !fs::exists(p));
     let aside = aside.unwrap_or_else(|| path.with_file_name(format!("{name}.bad")));
     let dir = path.parent().unwrap_or(path);
     fs::rename(path, &aside).and_then(|()| fs::sync_dir(dir)).map_err(StartError::io(path))?;
@@ -160,11 +185,14 @@ fn read(path: &Path) -> Result<(SnapshotMeta, Image), ReadError> {
     if found > FORMAT {
         return Err(ReadError::Newer { path: path.to_owned(), found });
     }
-    let (meta_len, body_len, crc) = (fields.get_u32_le() as usize, fields.get_u64_le(), fields.get_u32_le());
+    let (meta_len, body_len, crc) =
+        (fields.get_u32_le() as usize, fields.get_u64_le(), fields.get_u32_le());
     if fields.get_u32_le() != crc32c::crc32c(&header[..HEADER - 4]) {
         return Err(damaged("checksum of the header"));
     }
-    if bytes.len() as u64 != (meta_len as u64).saturating_add(body_len) || crc32c::crc32c(&bytes) != crc {
+    if bytes.len() as u64 != (meta_len as u64).saturating_add(body_len)
+        || crc32c::crc32c(&bytes) != crc
+    {
         return Err(damaged("length or checksum"));
     }
     let meta = pb::SnapshotMeta::decode(bytes.split_to(meta_len)).map_err(|_| damaged("meta"))?;
@@ -190,7 +218,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (s, found) = Snapshots::open(dir.path()).unwrap();
         assert!(found.is_none() && s.load().unwrap().is_none());
-        let image = |text: &'static str| Image { bytes: Bytes::from_static(text.as_bytes()), state: None };
+        let image =
+            |text: &'static str| Image { bytes: Bytes::from_static(text.as_bytes()), state: None };
         s.store(&meta(5), &image("five")).unwrap();
         s.store(&meta(4), &image("four")).unwrap();
         let (s, found) = Snapshots::open(dir.path()).unwrap();
@@ -199,7 +228,7 @@ mod tests {
         let path = dir.path().join(FILE);
         let mut bytes = fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
-        fs::write(&path, bytes).unwrap();
+        fs::write(&path, &bytes).unwrap();
         let (_, found) = Snapshots::open(dir.path()).unwrap();
         assert!(found.is_none());
         assert!(fs::exists(dir.path().join("snapshot.bad-1")) && !fs::exists(&path));

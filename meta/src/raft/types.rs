@@ -4,6 +4,7 @@
 //! them, so that each nameserver encodes or decodes a batch once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use stela_meta_state::command::{Batch, Reply};
@@ -54,6 +55,20 @@ pub struct Peer {
 pub struct Payload {
     bytes: Bytes,
     batch: Option<Arc<Batch>>,
+    logged: Option<Logged>,
+}
+
+/// Whether a payload has come into the log of its proposer. As long as it has not, it can never take effect; once it
+/// has, somebody may commit it, whatever the library answers.
+#[derive(Clone, Default, Debug)]
+pub struct Logged(Arc<AtomicBool>);
+
+impl Logged {
+    /// Has it?
+    #[must_use]
+    pub fn is(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl Payload {
@@ -63,7 +78,7 @@ impl Payload {
     /// What the encoder says.
     pub fn encode(batch: Batch) -> Result<Self, String> {
         let bytes = rmp_serde::to_vec_named(&batch).map_err(|e| e.to_string())?;
-        Ok(Self { bytes: bytes.into(), batch: Some(Arc::new(batch)) })
+        Ok(Self { bytes: bytes.into(), batch: Some(Arc::new(batch)), logged: None })
     }
 
     /// Decodes what a peer sent or the log holds.
@@ -72,13 +87,25 @@ impl Payload {
     /// What is wrong with it.
     pub fn decode(bytes: Bytes) -> Result<Self, String> {
         let batch = rmp_serde::from_slice(&bytes).map_err(|e| e.to_string())?;
-        Ok(Self { bytes, batch: Some(Arc::new(batch)) })
+        Ok(Self { bytes, batch: Some(Arc::new(batch)), logged: None })
     }
 
     /// Bytes that are not looked at yet.
     #[must_use]
     pub fn raw(bytes: Bytes) -> Self {
-        Self { bytes, batch: None }
+        Self { bytes, batch: None, logged: None }
+    }
+
+    /// From now on the mark tells whether it has come into the log.
+    pub fn mark(&mut self) -> Logged {
+        self.logged.get_or_insert_default().clone()
+    }
+
+    /// It comes into the log now.
+    pub fn set_logged(&self) {
+        if let Some(logged) = &self.logged {
+            logged.0.store(true, Ordering::Release);
+        }
     }
 
     /// The encoded bytes.

@@ -74,7 +74,7 @@ pub enum Command {
     CreateTable {
         /// The table.
         table: Table,
-        /// For each partition its tablets, the first one leads.
+        /// For each partition its tablets, the first one leads. Empty: there were too few healthy ones.
         placement: Vec<Vec<TabletId>>,
     },
     /// `drop`.

@@ -11,6 +11,10 @@ pub mod apply;
 pub mod check;
 pub mod command;
 pub mod object;
+pub mod placement;
 pub mod plan;
 pub mod rules;
 pub mod state;
+
+#[cfg(test)]
+mod tests;

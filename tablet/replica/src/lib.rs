@@ -5,10 +5,11 @@
 //! time) and returns outputs (what to write, send, propose, show). It knows offsets and epochs and never the bytes of
 //! an entry. The shell in `stela-tablet` and the simulation in `stela-tests` drive the very same code.
 
-pub mod commit;
+mod commit;
 pub mod core;
 pub mod epochs;
+mod journal;
 pub mod lease;
 pub mod message;
-pub mod progress;
+mod progress;
 pub mod variant;

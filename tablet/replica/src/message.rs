@@ -51,7 +51,7 @@ pub struct Identity {
     pub timing: Timing,
 }
 
-/// What a replica's log held when the process started. All of it is synced (recovery made sure, R24).
+/// What a replica's log holds when its core is made. When a process starts all of it is synced (recovery made sure, R24).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stored {
     /// The highest epoch that it acted in.
@@ -64,6 +64,9 @@ pub struct Stored {
     pub commit: Offset,
     /// Damage that is not proven harmless (R30): must not lead, must not be counted.
     pub damaged: bool,
+    /// A core that is made anew while its process runs: the last write of its predecessor that the log took. Numbers go
+    /// on behind it, and until it is reported as synced nothing of the above counts as synced. 0 when a process starts.
+    pub written: Write,
 }
 
 /// What happens to a replica.
@@ -108,6 +111,8 @@ pub enum Input {
     Verdict {
         /// The version that was expected by the proposal that is answered.
         expected: Version,
+        /// The set that it proposed: an answer to an earlier proposal at the same version is told apart by it.
+        in_sync: Vec<Member>,
         /// `true`: applied (its view follows). `false`: it never took and never will take effect.
         applied: bool,
     },

@@ -57,9 +57,12 @@ impl FollowerBox {
     pub fn message(&mut self, key: PartitionKey, message: ToFollower) {
         let (tid, pid) = (key.tid.0, key.pid.0);
         match message {
-            ToFollower::Lead { epoch } => drop(self.leads.insert(key, pb::Lead { tid, pid, epoch: epoch.0 })),
+            ToFollower::Lead { epoch } => {
+                self.leads.insert(key, pb::Lead { tid, pid, epoch: epoch.0 });
+            }
             ToFollower::CommonPoint { epoch, nonce, offset, unclean } => {
-                let point = pb::CommonPoint { tid, pid, epoch: epoch.0, nonce, offset: offset.0, unclean };
+                let point =
+                    pb::CommonPoint { tid, pid, epoch: epoch.0, nonce, offset: offset.0, unclean };
                 self.common_points.insert(key, point);
             }
             ToFollower::Commit { epoch, commit } => {
@@ -112,16 +115,24 @@ impl LeaderBox {
         let (tid, pid) = (key.tid.0, key.pid.0);
         match message {
             ToLeader::Hello { epoch, nonce, history, last } => {
-                let history =
-                    history.iter().map(|(epoch, first)| pb::EpochStart { epoch: epoch.0, first: first.0 }).collect();
+                let history = history
+                    .iter()
+                    .map(|(epoch, first)| pb::EpochStart { epoch: epoch.0, first: first.0 })
+                    .collect();
                 // An acknowledgement of an earlier joining must not follow the new Hello.
                 self.acks.remove(&key);
-                self.hellos.insert(key, pb::Hello { tid, pid, epoch: epoch.0, nonce, history, last: last.0 });
+                self.hellos.insert(
+                    key,
+                    pb::Hello { tid, pid, epoch: epoch.0, nonce, history, last: last.0 },
+                );
             }
             ToLeader::Ack { epoch, nonce, offset } => {
-                self.acks.insert(key, pb::Ack { tid, pid, epoch: epoch.0, nonce, offset: offset.0 });
+                self.acks
+                    .insert(key, pb::Ack { tid, pid, epoch: epoch.0, nonce, offset: offset.0 });
             }
-            ToLeader::Left { epoch } => drop(self.lefts.insert(key, pb::Left { tid, pid, epoch: epoch.0 })),
+            ToLeader::Left { epoch } => {
+                self.lefts.insert(key, pb::Left { tid, pid, epoch: epoch.0 });
+            }
         }
     }
 

@@ -28,7 +28,10 @@ pub async fn serve(
     let open = first.open.as_ref().ok_or_else(|| Status::invalid_argument("no greeting"))?;
     let tablet = node.look().tablet;
     if open.cluster != node.config.cluster {
-        return Err(Status::failed_precondition(format!("this is cluster {}", node.config.cluster)));
+        return Err(Status::failed_precondition(format!(
+            "this is cluster {}",
+            node.config.cluster
+        )));
     }
     if open.to_tablet != tablet.0 || open.to_incarnation != node.incarnation.0 || tablet.0 == 0 {
         return Err(Status::failed_precondition("meant for another tablet or another run of it"));
@@ -52,11 +55,11 @@ pub async fn serve(
         let _open = Open { node: node.clone(), conn, peer };
         let mut next = Some(first);
         loop {
-            if let Some(frame) = next.take() {
-                if let Err(e) = take(&node, conn, peer, incarnation, frame) {
-                    tracing::warn!(%peer, error = %e, "malformed frame: the stream is closed");
-                    break;
-                }
+            if let Some(frame) = next.take()
+                && let Err(e) = take(&node, conn, peer, incarnation, frame)
+            {
+                tracing::warn!(%peer, error = %e, "malformed frame: the stream is closed");
+                break;
             }
             tokio::select! {
                 () = node.stop.cancelled() => break,
@@ -117,13 +120,28 @@ fn records(run: &pb::Run) -> Result<Vec<Received>, log::Malformed> {
     Ok(received)
 }
 
-fn take(node: &Node, conn: Conn, peer: TabletId, incarnation: Incarnation, frame: pb::ToFollower) -> Result<(), log::Malformed> {
-    let runs: Vec<(PartitionKey, &pb::Run, Vec<Received>)> =
-        frame.runs.iter().map(|run| Ok((key(run.tid, run.pid), run, records(run)?))).collect::<Result<_, _>>()?;
+fn take(
+    node: &Node,
+    conn: Conn,
+    peer: TabletId,
+    incarnation: Incarnation,
+    frame: pb::ToFollower,
+) -> Result<(), log::Malformed> {
+    let runs: Vec<(PartitionKey, &pb::Run, Vec<Received>)> = frame
+        .runs
+        .iter()
+        .map(|run| Ok((key(run.tid, run.pid), run, records(run)?)))
+        .collect::<Result<_, _>>()?;
     node.act(|inner, work| {
         let from = |message| Input::FromLeader { conn, peer, incarnation, message };
         for lead in &frame.leads {
-            node.step(inner, work, key(lead.tid, lead.pid), from(ToFollower::Lead { epoch: Epoch(lead.epoch) }), &[]);
+            node.step(
+                inner,
+                work,
+                key(lead.tid, lead.pid),
+                from(ToFollower::Lead { epoch: Epoch(lead.epoch) }),
+                &[],
+            );
         }
         for point in &frame.common_points {
             let say = ToFollower::CommonPoint {
@@ -144,7 +162,8 @@ fn take(node: &Node, conn: Conn, peer: TabletId, incarnation: Incarnation, frame
             node.step(inner, work, *key, from(say), received);
         }
         for commit in &frame.commits {
-            let say = ToFollower::Commit { epoch: Epoch(commit.epoch), commit: Offset(commit.commit) };
+            let say =
+                ToFollower::Commit { epoch: Epoch(commit.epoch), commit: Offset(commit.commit) };
             node.step(inner, work, key(commit.tid, commit.pid), from(say), &[]);
         }
     });
@@ -158,4 +177,3 @@ fn take(node: &Node, conn: Conn, peer: TabletId, incarnation: Incarnation, frame
     }
     Ok(())
 }
-

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::Stream;
@@ -22,7 +22,8 @@ use tonic::transport::Endpoint;
 
 use super::{FRAME, FollowerBox, MAX_MESSAGE, history, key};
 use crate::node::{Address, Inner, Node, Outgoing};
-use crate::outbox::{Outbox, Taker};
+use crate::outbox::{Gather, Outbox, Taker};
+use crate::store::places;
 
 const CONNECT: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(50);
@@ -57,10 +58,10 @@ async fn keep_peer(node: Arc<Node>, peer: TabletId) {
             }
             inner.addresses.get(&peer).cloned()
         };
-        if let Some(address) = address {
-            if let Err(e) = stream(&node, peer, &address).await {
-                tracing::debug!(%peer, endpoint = %address.endpoint, error = %e, "stream to a follower ended");
-            }
+        if let Some(address) = address
+            && let Err(e) = stream(&node, peer, &address).await
+        {
+            tracing::debug!(%peer, endpoint = %address.endpoint, error = %e, "stream to a follower ended");
         }
         tokio::select! {
             () = node.stop.cancelled() => return,
@@ -102,9 +103,11 @@ async fn stream(node: &Arc<Node>, peer: TabletId, address: &Address) -> Result<(
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(2))
         .keep_alive_while_idle(true);
-    let channel = endpoint.connect().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
-    let mut client =
-        ReplicationClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    let channel =
+        endpoint.connect().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
+    let mut client = ReplicationClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
 
     let conn = node.conn();
     let outbox = Outbox::<FollowerBox>::default();
@@ -119,22 +122,31 @@ async fn stream(node: &Arc<Node>, peer: TabletId, address: &Address) -> Result<(
     });
     let frames = Frames { node: Arc::downgrade(node), conn, taker: outbox.stream() };
     let mut answers = client.stream(frames).await?.into_inner();
-    let first = answers.message().await?.ok_or_else(|| tonic::Status::unavailable("closed at once"))?;
+    let first =
+        answers.message().await?.ok_or_else(|| tonic::Status::unavailable("closed at once"))?;
     let open = first.open.ok_or_else(|| tonic::Status::invalid_argument("no greeting"))?;
     if (open.tablet, open.incarnation) != (peer.0, address.incarnation.0) {
-        return Err(tonic::Status::failed_precondition("another tablet or another run of it answered"));
+        return Err(tonic::Status::failed_precondition(
+            "another tablet or another run of it answered",
+        ));
     }
     node.act(|inner, work| {
         let incarnation = address.incarnation;
         inner.outgoing.insert(
             conn,
-            Outgoing { peer, incarnation, outbox: outbox.clone(), ships: std::collections::HashMap::new() },
+            Outgoing {
+                peer,
+                incarnation,
+                outbox: outbox.clone(),
+                ships: std::collections::HashMap::new(),
+            },
         );
         connected(node, inner, work, conn, peer, incarnation);
     });
     let _open = Open { node, conn };
 
     let mut keep_alive = tokio::time::interval(node.config.keep_alive);
+    keep_alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = node.stop.cancelled() => return Ok(()),
@@ -168,21 +180,49 @@ pub(crate) fn connected(
 fn take(node: &Node, conn: Conn, message: pb::ToLeader) -> Result<(), tonic::Status> {
     let mut hellos = Vec::with_capacity(message.hellos.len());
     for hello in &message.hellos {
-        let history = history(&hello.history).ok_or_else(|| tonic::Status::invalid_argument("malformed history"))?;
+        let history = history(&hello.history)
+            .ok_or_else(|| tonic::Status::invalid_argument("malformed history"))?;
         hellos.push((hello, history));
     }
     node.act(|inner, work| {
         for left in &message.lefts {
             let say = ToLeader::Left { epoch: Epoch(left.epoch) };
-            node.step(inner, work, key(left.tid, left.pid), Input::FromFollower { conn, message: say }, &[]);
+            node.step(
+                inner,
+                work,
+                key(left.tid, left.pid),
+                Input::FromFollower { conn, message: say },
+                &[],
+            );
         }
         for (hello, history) in hellos {
-            let say = ToLeader::Hello { epoch: Epoch(hello.epoch), nonce: hello.nonce, history, last: hello.last.into() };
-            node.step(inner, work, key(hello.tid, hello.pid), Input::FromFollower { conn, message: say }, &[]);
+            let say = ToLeader::Hello {
+                epoch: Epoch(hello.epoch),
+                nonce: hello.nonce,
+                history,
+                last: hello.last.into(),
+            };
+            node.step(
+                inner,
+                work,
+                key(hello.tid, hello.pid),
+                Input::FromFollower { conn, message: say },
+                &[],
+            );
         }
         for ack in &message.acks {
-            let say = ToLeader::Ack { epoch: Epoch(ack.epoch), nonce: ack.nonce, offset: ack.offset.into() };
-            node.step(inner, work, key(ack.tid, ack.pid), Input::FromFollower { conn, message: say }, &[]);
+            let say = ToLeader::Ack {
+                epoch: Epoch(ack.epoch),
+                nonce: ack.nonce,
+                offset: ack.offset.into(),
+            };
+            node.step(
+                inner,
+                work,
+                key(ack.tid, ack.pid),
+                Input::FromFollower { conn, message: say },
+                &[],
+            );
         }
         if message.granted != 0 {
             inner.permits.granted(conn, Millis(message.granted));
@@ -208,14 +248,15 @@ impl Stream for Frames {
     type Item = pb::ToFollower;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<pb::ToFollower>> {
-        match Pin::new(&mut self.taker).poll_next(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Ready(Some(mut gathered)) => {
-                let Some(node) = self.node.upgrade() else { return Poll::Ready(None) };
-                let dirty = std::mem::take(&mut gathered.dirty);
-                let runs = if dirty.is_empty() { Vec::new() } else { due(&node, self.conn, dirty) };
-                Poll::Ready(Some(gathered.into_message(runs)))
+        loop {
+            let Some(mut gathered) = ready!(Pin::new(&mut self.taker).poll_next(cx)) else {
+                return Poll::Ready(None);
+            };
+            let Some(node) = self.node.upgrade() else { return Poll::Ready(None) };
+            let dirty = std::mem::take(&mut gathered.dirty);
+            let runs = if dirty.is_empty() { Vec::new() } else { due(&node, self.conn, dirty) };
+            if !runs.is_empty() || !gathered.is_empty() {
+                return Poll::Ready(Some(gathered.into_message(runs)));
             }
         }
     }
@@ -230,7 +271,9 @@ fn due(node: &Node, conn: Conn, dirty: BTreeSet<PartitionKey>) -> Vec<pb::Run> {
     let mut budget = FRAME;
     let mut left = Vec::new();
     for key in dirty {
-        let (Some(ship), Some(p)) = (outgoing.ships.get_mut(&key), partitions.get(&key)) else { continue };
+        let (Some(ship), Some(p)) = (outgoing.ships.get_mut(&key), partitions.get(&key)) else {
+            continue;
+        };
         if ship.next > p.last() {
             continue;
         }
@@ -283,7 +326,7 @@ fn entries(
     budget: usize,
 ) -> Result<Vec<RecordRef>, String> {
     if p.recent(from).is_none() {
-        return crate::store::places::read_entries(&node.log, &p.places, key, from, p.last(), budget)
+        return places::read_entries(&node.log, &p.places, key, from, p.last(), budget)
             .map_err(|e| e.to_string());
     }
     let mut records = Vec::new();

@@ -40,7 +40,9 @@ impl Service {
     /// What clients call.
     #[must_use]
     pub fn tablet(&self) -> TabletServer<Self> {
-        TabletServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+        TabletServer::new(self.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
     }
 
     /// What tablets call.
@@ -54,29 +56,47 @@ impl Service {
     async fn write(&self, request: write::Request) -> Result<Response<pb::PutReply>, Status> {
         let (sender, receiver) = oneshot::channel();
         self.inbox.offer(request, Caller::Unary(sender));
-        receiver.await.map(Response::new).map_err(|_| Status::unavailable("the tablet stops; the outcome is unknown"))
+        receiver
+            .await
+            .map(Response::new)
+            .map_err(|_| Status::unavailable("the tablet stops; the outcome is unknown"))
     }
 }
 
 #[tonic::async_trait]
 impl Tablet for Service {
-    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutReply>, Status> {
+    async fn put(
+        &self,
+        request: Request<pb::PutRequest>,
+    ) -> Result<Response<pb::PutReply>, Status> {
         self.write(write::Request::Put(request.into_inner())).await
     }
 
-    async fn delete(&self, request: Request<pb::DeleteRequest>) -> Result<Response<pb::PutReply>, Status> {
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteRequest>,
+    ) -> Result<Response<pb::PutReply>, Status> {
         self.write(write::Request::Delete(request.into_inner())).await
     }
 
-    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetReply>, Status> {
+    async fn get(
+        &self,
+        request: Request<pb::GetRequest>,
+    ) -> Result<Response<pb::GetReply>, Status> {
         Ok(Response::new(read::served(&self.node, &request.into_inner()).await))
     }
 
-    async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<pb::ScanReply>, Status> {
+    async fn scan(
+        &self,
+        request: Request<pb::ScanRequest>,
+    ) -> Result<Response<pb::ScanReply>, Status> {
         Ok(Response::new(read::served(&self.node, &request.into_inner()).await))
     }
 
-    async fn count(&self, request: Request<pb::CountRequest>) -> Result<Response<pb::CountReply>, Status> {
+    async fn count(
+        &self,
+        request: Request<pb::CountRequest>,
+    ) -> Result<Response<pb::CountReply>, Status> {
         Ok(Response::new(read::served(&self.node, &request.into_inner()).await))
     }
 
@@ -94,7 +114,10 @@ impl Tablet for Service {
         Ok(Response::new(status::followers(&self.node, &request.into_inner())))
     }
 
-    async fn identity(&self, _: Request<pb::IdentityRequest>) -> Result<Response<pb::IdentityReply>, Status> {
+    async fn identity(
+        &self,
+        _: Request<pb::IdentityRequest>,
+    ) -> Result<Response<pb::IdentityReply>, Status> {
         Ok(Response::new(pb::IdentityReply {
             cluster: self.node.config.cluster.clone(),
             tablet: self.node.look().tablet.0,
@@ -109,7 +132,11 @@ impl Tablet for Service {
         &self,
         request: Request<Streaming<pb::SessionFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        Ok(Response::new(session::serve(self.node.clone(), self.inbox.clone(), request.into_inner())))
+        Ok(Response::new(session::serve(
+            self.node.clone(),
+            self.inbox.clone(),
+            request.into_inner(),
+        )))
     }
 }
 
@@ -117,7 +144,10 @@ impl Tablet for Service {
 impl Replication for Service {
     type StreamStream = BoxStream<'static, Result<ToLeader, Status>>;
 
-    async fn stream(&self, request: Request<Streaming<ToFollower>>) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(
+        &self,
+        request: Request<Streaming<ToFollower>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
         let answers = replicate::serve(self.node.clone(), request.into_inner()).await?;
         Ok(Response::new(boxed(answers)))
     }

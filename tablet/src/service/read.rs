@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::node::{Inner, Node};
 use crate::partition::Partition;
+use crate::store::Range;
 use crate::write::code_of;
 
 /// How long a read waits for a permit, or for the leader to serve.
@@ -23,6 +24,7 @@ const PARKED: Duration = Duration::from_secs(1);
 const SCAN_BYTES: usize = 4 << 20;
 
 /// What an answer says beside its result.
+#[derive(Default)]
 pub(super) struct About {
     leader: String,
     epoch: Epoch,
@@ -35,9 +37,12 @@ pub(super) trait Read {
     type Reply;
 
     fn target(&self) -> pb::Target;
-    fn from_leader(&self) -> bool;
+    fn at_leader_only(&self) -> bool;
     fn read(&self, node: &Node, partition: &Partition) -> Result<Self::Reply, Refusal>;
     fn reply(outcome: Result<Self::Reply, Refusal>, about: About) -> Self::Reply;
+
+    /// Bytes that an answer takes, about.
+    fn weight(reply: &Self::Reply) -> usize;
 }
 
 enum Look<R> {
@@ -56,7 +61,9 @@ pub(super) async fn served<R: Read>(node: &Arc<Node>, request: &R) -> R::Reply {
         let parked = notify.notified();
         // A permit expires by the clock alone and its renewal may have come between the look and here: look again soon.
         let again = (tokio::time::Instant::now() + Duration::from_millis(20)).min(deadline);
-        if tokio::time::timeout_at(again, parked).await.is_err() && tokio::time::Instant::now() >= deadline {
+        if tokio::time::timeout_at(again, parked).await.is_err()
+            && tokio::time::Instant::now() >= deadline
+        {
             return R::reply(Err(refusal), about);
         }
     }
@@ -80,15 +87,18 @@ fn look<R: Read>(node: &Node, request: &R) -> Look<R::Reply> {
         commit: p.applied,
     };
     let Some(p) = inner.partitions.get(&key) else {
-        let about = About { leader: String::new(), epoch: Epoch(0), commit: Offset(0) };
-        return Look::Answer(R::reply(Err(Code::TableNotFound.into()), about));
+        return Look::Answer(R::reply(Err(Code::TableNotFound.into()), About::default()));
     };
     if let Some(why) = &p.quarantine {
-        let refusal = Refusal::new(Code::Quarantined, format!("{}: {why}", Code::Quarantined.text()));
+        let refusal =
+            Refusal::new(Code::Quarantined, format!("{}: {why}", Code::Quarantined.text()));
         return Look::Answer(R::reply(Err(refusal), about(p, true)));
     }
-    if !request.from_leader() {
+    if !request.at_leader_only() {
         return Look::Answer(R::reply(request.read(node, p), about(p, false)));
+    }
+    if p.suspended.is_some() {
+        return Look::Park(p.parked.clone(), Code::NotServing.into(), about(p, false));
     }
     if !p.core.leads() {
         return Look::Answer(R::reply(Err(Code::TableIsFollower.into()), about(p, true)));
@@ -100,7 +110,8 @@ fn look<R: Read>(node: &Node, request: &R) -> Look<R::Reply> {
     match permitted(&inner, p) {
         Ok(()) => Look::Answer(R::reply(result, about(p, false))),
         Err(message::Refusal::LeaseExpired | message::Refusal::NotServing) => {
-            let refusal = Refusal::from(permitted(&inner, p).map_or_else(code_of, |()| Code::LeaseExpired));
+            let refusal =
+                Refusal::from(permitted(&inner, p).map_or_else(code_of, |()| Code::LeaseExpired));
             Look::Park(p.parked.clone(), refusal, about(p, false))
         }
         Err(refusal) => Look::Answer(R::reply(Err(code_of(refusal).into()), about(p, true))),
@@ -111,7 +122,7 @@ fn permitted(inner: &Inner, p: &Partition) -> Result<(), message::Refusal> {
     p.core.may_read(Millis::now(), &Env { permits: &inner.permits, grants: &inner.grants })
 }
 
-fn at_leader(from: i32) -> bool {
+fn of_leader(from: i32) -> bool {
     from != pb::ReadFrom::Any as i32
 }
 
@@ -122,8 +133,8 @@ impl Read for pb::GetRequest {
         self.target.unwrap_or_default()
     }
 
-    fn from_leader(&self) -> bool {
-        at_leader(self.from)
+    fn at_leader_only(&self) -> bool {
+        of_leader(self.from)
     }
 
     fn read(&self, node: &Node, p: &Partition) -> Result<pb::GetReply, Refusal> {
@@ -133,7 +144,17 @@ impl Read for pb::GetRequest {
 
     fn reply(outcome: Result<pb::GetReply, Refusal>, about: About) -> pb::GetReply {
         let (reply, status) = split(outcome);
-        pb::GetReply { status, leader: about.leader, epoch: about.epoch.0, commit: about.commit.0, ..reply }
+        pb::GetReply {
+            status,
+            leader: about.leader,
+            epoch: about.epoch.0,
+            commit: about.commit.0,
+            ..reply
+        }
+    }
+
+    fn weight(reply: &pb::GetReply) -> usize {
+        reply.value.len()
     }
 }
 
@@ -144,20 +165,30 @@ impl Read for pb::ScanRequest {
         self.target.unwrap_or_default()
     }
 
-    fn from_leader(&self) -> bool {
-        at_leader(self.from)
+    fn at_leader_only(&self) -> bool {
+        of_leader(self.from)
     }
 
     fn read(&self, node: &Node, p: &Partition) -> Result<pb::ScanReply, Refusal> {
-        let found =
-            p.store.scan(&node.log, self.index, &self.key, self.st, self.et, self.limit, wall_ms(), SCAN_BYTES)?;
+        let range = Range { st: self.st, et: self.et, limit: self.limit, bytes: SCAN_BYTES };
+        let found = p.store.scan(&node.log, self.index, &self.key, range, wall_ms())?;
         let rows = found.rows.into_iter().map(|(ts, value)| pb::ScanRow { ts, value }).collect();
         Ok(pb::ScanReply { rows, finished: found.finished, ..Default::default() })
     }
 
     fn reply(outcome: Result<pb::ScanReply, Refusal>, about: About) -> pb::ScanReply {
         let (reply, status) = split(outcome);
-        pb::ScanReply { status, leader: about.leader, epoch: about.epoch.0, commit: about.commit.0, ..reply }
+        pb::ScanReply {
+            status,
+            leader: about.leader,
+            epoch: about.epoch.0,
+            commit: about.commit.0,
+            ..reply
+        }
+    }
+
+    fn weight(reply: &pb::ScanReply) -> usize {
+        reply.rows.iter().map(|r| r.value.len() + size_of::<pb::ScanRow>()).sum()
     }
 }
 
@@ -168,8 +199,8 @@ impl Read for pb::CountRequest {
         self.target.unwrap_or_default()
     }
 
-    fn from_leader(&self) -> bool {
-        at_leader(self.from)
+    fn at_leader_only(&self) -> bool {
+        of_leader(self.from)
     }
 
     fn read(&self, _: &Node, p: &Partition) -> Result<pb::CountReply, Refusal> {
@@ -180,6 +211,10 @@ impl Read for pb::CountRequest {
     fn reply(outcome: Result<pb::CountReply, Refusal>, about: About) -> pb::CountReply {
         let (reply, status) = split(outcome);
         pb::CountReply { status, leader: about.leader, epoch: about.epoch.0, ..reply }
+    }
+
+    fn weight(_: &pb::CountReply) -> usize {
+        0
     }
 }
 

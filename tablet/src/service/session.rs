@@ -8,13 +8,19 @@ use futures::stream::BoxStream;
 use stela_common::code::Code;
 use stela_common::ids::Epoch;
 use stela_proto::tablet::{self as pb, answer, call};
+use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
-use super::read;
+use super::read::{self, About, Read};
 use crate::node::Node;
 use crate::outbox::Outbox;
 use crate::partition::{Answers, Caller, refusal_of_write};
 use crate::write::{Inbox, Request};
+
+/// Bytes of answers that a client has not taken, at most, before it is served no more.
+const UNTAKEN: usize = 16 << 20;
+/// Reads of one session that wait for a permit, at most.
+const PARKED: usize = 1024;
 
 /// Serves one session until the client or the node ends it.
 pub(super) fn serve(
@@ -25,6 +31,7 @@ pub(super) fn serve(
     let outbox = Outbox::<Answers>::default();
     let answers = outbox.stream().map(|a| Ok(pb::SessionAnswer { answers: a.0 }));
     tokio::spawn(async move {
+        let parked = Arc::new(Semaphore::new(PARKED));
         loop {
             let frame = tokio::select! {
                 () = node.stop.cancelled() => break,
@@ -33,7 +40,9 @@ pub(super) fn serve(
             match frame {
                 Ok(Some(frame)) => {
                     for call in frame.calls {
-                        serve_call(&node, &inbox, &outbox, call);
+                        // Who does not take answers gets no more served.
+                        outbox.room(UNTAKEN).await;
+                        serve_call(&node, &inbox, &outbox, &parked, call);
                     }
                 }
                 Ok(None) => break,
@@ -48,30 +57,76 @@ pub(super) fn serve(
     Box::pin(answers)
 }
 
-fn serve_call(node: &Arc<Node>, inbox: &Inbox, outbox: &Outbox<Answers>, call: pb::Call) {
+fn serve_call(
+    node: &Arc<Node>,
+    inbox: &Inbox,
+    outbox: &Outbox<Answers>,
+    parked: &Arc<Semaphore>,
+    call: pb::Call,
+) {
     let id = call.id;
+    let reads = Reads { node, outbox, parked, id };
     match call.kind {
-        Some(call::Kind::Put(r)) => inbox.offer(Request::Put(r), Caller::Session(outbox.clone(), id)),
-        Some(call::Kind::Delete(r)) => inbox.offer(Request::Delete(r), Caller::Session(outbox.clone(), id)),
-        Some(call::Kind::Get(r)) => serve_read(node, outbox, id, r, answer::Kind::Get),
-        Some(call::Kind::Scan(r)) => serve_read(node, outbox, id, r, answer::Kind::Scan),
-        Some(call::Kind::Count(r)) => serve_read(node, outbox, id, r, answer::Kind::Count),
-        None => Caller::Session(outbox.clone(), id).answer(refusal_of_write(&Code::Malformed.into(), "", Epoch(0))),
+        Some(call::Kind::Put(r)) => {
+            inbox.offer(Request::Put(r), Caller::Session(outbox.clone(), id))
+        }
+        Some(call::Kind::Delete(r)) => {
+            inbox.offer(Request::Delete(r), Caller::Session(outbox.clone(), id))
+        }
+        Some(call::Kind::Get(r)) => reads.serve(r, answer::Kind::Get),
+        Some(call::Kind::Scan(r)) => reads.serve(r, answer::Kind::Scan),
+        Some(call::Kind::Count(r)) => reads.serve(r, answer::Kind::Count),
+        None => Caller::Session(outbox.clone(), id).answer(refusal_of_write(
+            &Code::Malformed.into(),
+            "",
+            Epoch(0),
+        )),
     }
 }
 
-fn serve_read<R>(node: &Arc<Node>, outbox: &Outbox<Answers>, id: u64, request: R, kind: fn(R::Reply) -> answer::Kind)
-where
-    R: read::Read + Send + Sync + 'static,
-    R::Reply: Send,
-{
-    if let Some(reply) = read::at_once(node, &request) {
-        outbox.fill(|a| a.0.push(pb::Answer { id, kind: Some(kind(reply)) }));
-        return;
+/// The reads of a session.
+struct Reads<'a> {
+    node: &'a Arc<Node>,
+    outbox: &'a Outbox<Answers>,
+    parked: &'a Arc<Semaphore>,
+    id: u64,
+}
+
+impl Reads<'_> {
+    /// At once, or by a task of its own when it has to wait for a permit.
+    fn serve<R>(self, request: R, kind: fn(R::Reply) -> answer::Kind)
+    where
+        R: Read + Send + Sync + 'static,
+        R::Reply: Send,
+    {
+        let id = self.id;
+        if let Some(reply) = read::at_once(self.node, &request) {
+            return answer_read::<R>(self.outbox, id, reply, kind);
+        }
+        let Ok(permit) = self.parked.clone().try_acquire_owned() else {
+            return answer_read::<R>(
+                self.outbox,
+                id,
+                R::reply(Err(Code::Busy.into()), About::default()),
+                kind,
+            );
+        };
+        let (node, outbox) = (self.node.clone(), self.outbox.clone());
+        tokio::spawn(async move {
+            let reply = read::served(&node, &request).await;
+            outbox.room(UNTAKEN).await;
+            answer_read::<R>(&outbox, id, reply, kind);
+            drop(permit);
+        });
     }
-    let (node, outbox) = (node.clone(), outbox.clone());
-    tokio::spawn(async move {
-        let reply = read::served(&node, &request).await;
-        outbox.fill(|a| a.0.push(pb::Answer { id, kind: Some(kind(reply)) }));
-    });
+}
+
+fn answer_read<R: Read>(
+    outbox: &Outbox<Answers>,
+    id: u64,
+    reply: R::Reply,
+    kind: fn(R::Reply) -> answer::Kind,
+) {
+    let bytes = R::weight(&reply);
+    outbox.fill(|a| a.push(pb::Answer { id, kind: Some(kind(reply)) }, bytes));
 }

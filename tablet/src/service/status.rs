@@ -22,7 +22,7 @@ pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::Ge
             pid: key.pid.0,
             offset: p.last().0,
             leading: p.core.leads(),
-            state: if p.quarantine.is_some() || p.damaged { "kTableUndefined" } else { "kTableNormal" }.into(),
+            state: if p.quarantine.is_some() { "kTableUndefined" } else { "kTableNormal" }.into(),
             enable_expire: true,
             memory: p.store.memory(),
             commit: p.applied.0,
@@ -37,7 +37,10 @@ pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::Ge
 /// The followers of a partition that is led here, and how far they have acknowledged.
 pub(super) fn followers(node: &Node, request: &pb::GetFollowerRequest) -> pb::GetFollowerReply {
     let inner = node.look();
-    let refuse = |code: Code| pb::GetFollowerReply { status: wire::refused(&code.into()), ..Default::default() };
+    let refuse = |code: Code| pb::GetFollowerReply {
+        status: wire::refused(&code.into()),
+        ..Default::default()
+    };
     let Some(p) = inner.partitions.get(&PartitionKey::new(request.tid, request.pid)) else {
         return refuse(Code::TableNotFound);
     };

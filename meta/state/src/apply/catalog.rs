@@ -52,6 +52,10 @@ impl Step<'_> {
         table.check().map_err(|what| {
             Refusal::new(Code::InvalidParameter, format!("check TableMeta failed! {what}"))
         })?;
+        if placement.is_empty() {
+            // The proposer found too few tablets. It is said here, so that every copy of the request is told the same.
+            return Err(Code::TooFewTablets.into());
+        }
         if placement.len() != table.partition_num as usize {
             return Err(Refusal::new(Code::InvalidParameter, "placement does not fit partition_num"));
         }

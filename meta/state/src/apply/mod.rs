@@ -18,6 +18,7 @@ mod tablet;
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{PartitionKey, TabletId, Version};
 
+pub use self::in_sync::{REFUSAL_HOLDS, REFUSED_ONCE_IN};
 use crate::command::{Batch, Command, Reply};
 use crate::object::{Changed, Key};
 use crate::rules::{Rules, Sound};

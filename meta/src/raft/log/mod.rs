@@ -12,6 +12,9 @@
 //! * In memory stands where each entry is, and the last few entries themselves.
 //! * How far the group had committed is a hint (O14): it rides on the next append and is never synced for itself.
 
+mod tail;
+
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
@@ -32,12 +35,11 @@ use stela_proto::raft as pb;
 use super::codec;
 use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use crate::error::StartError;
+use tail::Tail;
 
 /// The only partition of this log.
 const PARTITION: PartitionKey =
     PartitionKey { tid: stela_common::ids::TableId(0), pid: stela_common::ids::PartitionId(0) };
-/// Decoded entries that are kept in memory, in bytes of their encoding.
-const CACHE: usize = 4 << 20;
 /// Entries handed out at once, in bytes: what one message to a follower carries.
 const READ: usize = 2 << 20;
 
@@ -51,24 +53,8 @@ struct Inner {
     log: Log,
     batch: usize,
     tail: Mutex<Tail>,
-}
-
-/// What stands in memory of the log.
-#[derive(Default)]
-struct Tail {
-    entries: VecDeque<Slot>,
-    cached: usize,
-    cached_from: usize,
-    vote: Option<Vote>,
-    purged: Option<LogId>,
-    committed: Option<LogId>,
-    noted: Option<LogId>,
-}
-
-struct Slot {
-    id: LogId,
-    at: Position,
-    entry: Option<(Entry, usize)>,
+    /// Dropped after the log: the lock of the directory.
+    _keep: Arc<dyn Any + Send + Sync>,
 }
 
 /// The two ends of a log that was opened.
@@ -82,112 +68,46 @@ pub struct Ends {
     pub pristine: bool,
 }
 
-impl Tail {
-    fn first(&self) -> u64 {
-        self.entries.front().map_or_else(|| self.purged.map_or(0, |p| p.index + 1), |s| s.id.index)
-    }
-
-    fn last(&self) -> Option<LogId> {
-        self.entries.back().map(|s| s.id).or(self.purged)
-    }
-
-    fn position_of(&self, index: u64) -> Option<usize> {
-        let at = usize::try_from(index.checked_sub(self.entries.front()?.id.index)?).ok()?;
-        (at < self.entries.len()).then_some(at)
-    }
-
-    fn push(&mut self, id: LogId, at: Position, entry: Option<(Entry, usize)>) {
-        self.cached += entry.as_ref().map_or(0, |e| e.1);
-        self.entries.push_back(Slot { id, at, entry });
-        while self.cached > CACHE && self.cached_from + 1 < self.entries.len() {
-            self.cached -= self.entries[self.cached_from].entry.take().map_or(0, |e| e.1);
-            self.cached_from += 1;
-        }
-    }
-
-    /// Takes back the entries from `index` on.
-    fn truncate(&mut self, index: u64) {
-        while self.entries.back().is_some_and(|s| s.id.index >= index) {
-            if let Some(slot) = self.entries.pop_back() {
-                self.cached -= slot.entry.map_or(0, |e| e.1);
-            }
-        }
-        self.cached_from = self.cached_from.min(self.entries.len());
-    }
-
-    /// Forgets the entries up to `id`.
-    fn purge(&mut self, id: LogId) {
-        while self.entries.front().is_some_and(|s| s.id.index <= id.index) {
-            if let Some(slot) = self.entries.pop_front() {
-                self.cached -= slot.entry.map_or(0, |e| e.1);
-            }
-            self.cached_from = self.cached_from.saturating_sub(1);
-        }
-        if self.purged.is_none_or(|p| p.index < id.index) {
-            self.purged = Some(id);
-        }
-    }
-
-    /// The blob that each new segment begins with.
-    fn checkpoint(&self) -> Vec<u8> {
-        let id = |id: &Option<LogId>| pb::SnapshotMeta { last: id.as_ref().map(codec::log_id), ..Default::default() };
-        pb::SnapshotChunk {
-            vote: self.vote.as_ref().map(codec::vote),
-            meta: Some(id(&self.purged)),
-            data: id(&self.committed).encode_to_vec().into(),
-            ..Default::default()
-        }
-        .encode_to_vec()
-    }
-
-    fn restore(&mut self, blob: &[u8]) -> Result<(), String> {
-        let decode = |e: prost::DecodeError| format!("the checkpoint of its log is not readable: {e}");
-        let chunk = pb::SnapshotChunk::decode(blob).map_err(decode)?;
-        self.vote = chunk.vote.as_ref().map(codec::vote_of);
-        self.purged = chunk.meta.and_then(|m| m.last).as_ref().map(codec::log_id_of);
-        let committed = pb::SnapshotMeta::decode(chunk.data).map_err(decode)?;
-        self.committed = committed.last.as_ref().map(codec::log_id_of);
-        Ok(())
-    }
-}
-
 impl LogStore {
-    /// Opens or creates the log in `dir`. A failed sync ends the process by `on_fatal`.
+    /// Opens or creates the log in `dir`. A failed sync ends the process by `on_fatal`; `keep` lives as long as anything
+    /// is written.
     ///
     /// # Errors
     /// The log cannot be opened, or something that it must have is not there.
     pub fn open(
         dir: &Path,
         segment_bytes: u64,
+        keep: Arc<dyn Any + Send + Sync>,
         on_fatal: impl Fn(io::Error) + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let options = Options { segment_bytes, ..Options::default() };
-        let (log, recovery) =
-            Log::open(Disk::real(), dir, options, on_fatal).map_err(|e| StartError::Log(e.to_string()))?;
+        let (log, recovery) = Log::open(Disk::real(), dir, options, on_fatal)
+            .map_err(|e| StartError::Log(e.to_string()))?;
         let damaged = |what: String| StartError::Damaged { dir: dir.to_owned(), what };
         let mut tail = Tail::default();
         if let Some(blob) = &recovery.checkpoint {
             tail.restore(blob).map_err(damaged)?;
         }
+        // Votes and entries alike may be gone, so nothing is let pass: another member has it all.
+        if let Some(damage) = recovery.damage.first() {
+            return Err(damaged(format!(
+                "its log is damaged at byte {}: {}",
+                damage.at, damage.reason
+            )));
+        }
         let mut walk = log.walk(Position(0));
-        let mut oldest_needed = None;
         loop {
             let at = walk.position();
             let Some(record) = walk.next() else { break };
-            let at = record_position(&record, at);
-            replay(&mut tail, &record, at).map_err(damaged)?;
-            oldest_needed = tail.entries.front().map(|s| s.at).or(oldest_needed);
+            tail.replay(&record, at).map_err(damaged)?;
         }
         let follows = match (tail.entries.front(), tail.purged) {
             (Some(first), Some(purged)) => first.id.index == purged.index + 1,
-            _ => true,
+            (Some(first), None) => first.id.index == 0,
+            (None, _) => true,
         };
         if !follows {
             return Err(damaged("its log misses entries behind the last purge".into()));
-        }
-        if let Some(damage) = recovery.damage.iter().find(|d| oldest_needed.is_none_or(|from| d.at >= from)) {
-            let what = format!("its log is damaged at byte {}: {}", damage.at.0, damage.reason);
-            return Err(damaged(what));
         }
         if let Some(committed) = tail.committed {
             // A hint that got ahead of the entries on this disk says no more than these.
@@ -196,7 +116,7 @@ impl LogStore {
         tail.noted = tail.committed;
         log.set_checkpoint(tail.checkpoint());
         let batch = usize::try_from(segment_bytes / 2).unwrap_or(usize::MAX);
-        Ok(Self { inner: Arc::new(Inner { log, batch, tail: Mutex::new(tail) }) })
+        Ok(Self { inner: Arc::new(Inner { log, batch, tail: Mutex::new(tail), _keep: keep }) })
     }
 
     /// Where it begins and ends.
@@ -234,8 +154,14 @@ impl LogStore {
     /// One record that is not an entry.
     fn write(&self, kind: Kind, offset: u64, epoch: u64, body: &[u8]) -> io::Result<()> {
         let body = [body];
-        let record =
-            NewRecord { kind, partition: PARTITION, offset: Offset(offset), epoch: Epoch(epoch), commit_lag: 0, body: &body };
+        let record = NewRecord {
+            kind,
+            partition: PARTITION,
+            offset: Offset(offset),
+            epoch: Epoch(epoch),
+            commit_lag: 0,
+            body: &body,
+        };
         self.inner.log.append(&[record]).map(drop).map_err(io::Error::other)
     }
 
@@ -243,17 +169,31 @@ impl LogStore {
     async fn synced(&self) -> io::Result<()> {
         let end = self.inner.log.end();
         let mut synced = self.inner.log.watch_synced();
-        synced.wait_for(|at| *at >= end).await.map(drop).map_err(|_| io::Error::other("the log has stopped"))
+        synced
+            .wait_for(|at| *at >= end)
+            .await
+            .map(drop)
+            .map_err(|_| io::Error::other("the log has stopped"))
     }
 
     fn append_entries(&self, entries: Vec<Entry>) -> io::Result<()> {
         let mut tail = self.inner.tail.lock();
+        for entry in &entries {
+            if let openraft::EntryPayload::Normal(payload) = &entry.payload {
+                payload.set_logged();
+            }
+        }
         let note = (tail.committed != tail.noted).then(|| {
             tail.noted = tail.committed;
-            pb::SnapshotMeta { last: tail.committed.as_ref().map(codec::log_id), ..Default::default() }.encode_to_vec()
+            pb::SnapshotMeta {
+                last: tail.committed.as_ref().map(codec::log_id),
+                ..Default::default()
+            }
+            .encode_to_vec()
         });
         let bodies: Vec<Vec<u8>> = entries.iter().map(codec::entry_bytes).collect();
-        let mut rest: VecDeque<(Entry, &[u8])> = entries.into_iter().zip(bodies.iter().map(Vec::as_slice)).collect();
+        let mut rest: VecDeque<(Entry, &[u8])> =
+            entries.into_iter().zip(bodies.iter().map(Vec::as_slice)).collect();
         let note_body = note.as_deref().map(|n| [n]);
         let mut note_record = note_body.as_ref().map(|body| NewRecord {
             kind: Kind::Note,
@@ -266,8 +206,16 @@ impl LogStore {
         while !rest.is_empty() {
             // A batch must fit into a segment.
             let mut size = 0;
-            let count = rest.iter().take_while(|(_, b)| { size += b.len() + 64; size <= self.inner.batch }).count().max(1);
-            let part: Vec<(Entry, [&[u8]; 1])> = rest.drain(..count).map(|(e, b)| (e, [b])).collect();
+            let count = rest
+                .iter()
+                .take_while(|(_, b)| {
+                    size += b.len() + 64;
+                    size <= self.inner.batch
+                })
+                .count()
+                .max(1);
+            let part: Vec<(Entry, [&[u8]; 1])> =
+                rest.drain(..count).map(|(e, b)| (e, [b])).collect();
             let mut records: Vec<NewRecord<'_>> = part
                 .iter()
                 .map(|(e, body)| NewRecord {
@@ -294,11 +242,20 @@ impl LogStore {
         if let Some((entry, _)) = &slot.entry {
             return Ok(entry.clone());
         }
-        let wrong = |e: String| StorageError::from(StorageIOError::read_log_at_index(slot.id.index, &io::Error::other(e)));
+        let wrong = |e: String| {
+            StorageError::from(StorageIOError::read_log_at_index(
+                slot.id.index,
+                &io::Error::other(e),
+            ))
+        };
         let record = self.inner.log.read(slot.at).map_err(|e| wrong(e.to_string()))?;
-        let entry = codec::entry_from(Bytes::copy_from_slice(record.body)).map_err(|e| wrong(e.to_string()))?;
+        let entry = codec::entry_from(Bytes::copy_from_slice(record.body()))
+            .map_err(|e| wrong(e.to_string()))?;
         if entry.log_id != slot.id {
-            return Err(wrong(format!("the log holds {} at the place of {}", entry.log_id, slot.id)));
+            return Err(wrong(format!(
+                "the log holds {} at the place of {}",
+                entry.log_id, slot.id
+            )));
         }
         Ok(entry)
     }
@@ -324,49 +281,6 @@ impl LogStore {
     }
 }
 
-/// Takes one record into the picture of the log.
-fn replay(tail: &mut Tail, record: &stela_common::log::Record<'_>, at: Position) -> Result<(), String> {
-    if record.partition != PARTITION {
-        return Err(format!("its log holds a record of partition {}: it is a tablet's", record.partition));
-    }
-    let unreadable = |what: &str| format!("its log holds {what} at byte {} that is not readable", at.0);
-    match record.kind {
-        Kind::Entry => {
-            // The id alone: entries are decoded when they are asked for.
-            let entry = codec::entry_from(Bytes::copy_from_slice(record.body)).map_err(|_| unreadable("an entry"))?;
-            let id = entry.log_id;
-            tail.truncate(id.index);
-            if tail.purged.is_some_and(|p| id.index <= p.index) {
-                return Ok(());
-            }
-            if let Some(last) = tail.entries.back().map(|s| s.id)
-                && id.index != last.index + 1
-            {
-                return Err(format!("its log has entry {} after entry {}", id.index, last.index));
-            }
-            tail.push(id, at, None);
-        }
-        Kind::Vote => {
-            let vote = pb::Vote::decode(record.body).map_err(|_| unreadable("a vote"))?;
-            let vote = codec::vote_of(&vote);
-            if tail.vote.is_none_or(|v| v <= vote) {
-                tail.vote = Some(vote);
-            }
-        }
-        Kind::Truncate => tail.truncate(record.offset.0),
-        Kind::Purge => {
-            let id = pb::LogId::decode(record.body).map_err(|_| unreadable("a purge"))?;
-            tail.purge(codec::log_id_of(&id));
-        }
-        Kind::Note => {
-            let note = pb::SnapshotMeta::decode(record.body).map_err(|_| unreadable("a note"))?;
-            tail.committed = tail.committed.max(note.last.as_ref().map(codec::log_id_of));
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
 impl RaftLogReader<TypeConfig> for LogStore {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
@@ -385,7 +299,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.entries(from, to, usize::MAX)
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, StorageError> {
         self.entries(start, end, READ)
     }
 }
@@ -429,7 +347,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(self.inner.tail.lock().committed)
     }
 
-    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: LogFlushed<TypeConfig>,
+    ) -> Result<(), StorageError>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -442,7 +364,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
-        self.write(Kind::Truncate, since.index, since.leader_id.term, &[]).map_err(|e| StorageIOError::write_logs(&e))?;
+        self.write(Kind::Truncate, since.index, since.leader_id.term, &[])
+            .map_err(|e| StorageIOError::write_logs(&e))?;
         self.inner.tail.lock().truncate(since.index);
         Ok(())
     }
@@ -459,7 +382,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.inner.log.set_checkpoint(blob);
         self.synced().await.map_err(wrong)?;
         let keep = keep.unwrap_or_else(|| self.inner.log.end());
-        self.inner.log.purge_before(keep).map_err(wrong)?;
+        self.inner.log.purge(keep).map_err(wrong)?;
         Ok(())
     }
 }

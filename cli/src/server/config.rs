@@ -1,0 +1,136 @@
+//! The settings of a server, from flags.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::flags::{FlagError, Flags};
+
+/// The name of a cluster that nobody has named.
+const CLUSTER: &str = "openmldb";
+/// The lease of a tablet, ms, where none is asked for.
+const LEASE: u64 = 2_000;
+/// OpenMLDB's files ask for 60,000 or 300,000 ms, which there had to bridge its ZooKeeper sessions. Here a tablet that
+/// is wrongly taken for dead costs a switch and nothing else, so what is longer than this is not meant for us.
+const LONGEST_LEASE: u64 = 10_000;
+
+/// What both servers must be told.
+struct Common {
+    endpoint: String,
+    nameservers: Vec<String>,
+    dir: PathBuf,
+    cluster: String,
+}
+
+fn common(flags: &Flags) -> Result<Common, FlagError> {
+    let given = |name: &str, example: &str| match flags.text(name) {
+        "" => Err(FlagError::new(format!("--{name} is missing: give it as --{name}={example}"))),
+        text => Ok(text.to_owned()),
+    };
+    let endpoint = given("endpoint", "ip:port")?;
+    let list = "a:port,b:port,c:port, the list of all nameservers";
+    let list = if flags.is_given("zk_cluster") {
+        format!("{list} (--zk_cluster is for clients)")
+    } else {
+        list.into()
+    };
+    given("nameservers", &list)?;
+    let nameservers = flags.list("nameservers");
+    for endpoint in nameservers.iter().chain([&endpoint]) {
+        let well = endpoint.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0)
+        });
+        if !well {
+            return Err(FlagError::new(format!(
+                "'{endpoint}' is not ip:port; correct --endpoint and --nameservers"
+            )));
+        }
+    }
+    let dir = PathBuf::from(given("db_root_path", "a directory of its own")?);
+    let cluster = flags.cluster()?.unwrap_or(CLUSTER).to_owned();
+    Ok(Common { endpoint, nameservers, dir, cluster })
+}
+
+/// A nameserver's.
+pub(super) fn nameserver(flags: &Flags) -> Result<stela_meta::Config, FlagError> {
+    let Common { endpoint, nameservers, dir, cluster } = common(flags)?;
+    let mut config = stela_meta::Config::new(endpoint, nameservers, dir, cluster);
+    config.bootstrap = flags.truth("bootstrap");
+    config.heartbeat_ms = flags.number("tablet_heartbeat_interval");
+    config.lease_ms = lease(flags);
+    Ok(config)
+}
+
+fn lease(flags: &Flags) -> u64 {
+    match flags.number("tablet_heartbeat_timeout") {
+        asked if asked > LONGEST_LEASE => LEASE,
+        asked => asked,
+    }
+}
+
+/// A tablet's.
+pub(super) fn tablet(flags: &Flags) -> Result<stela_tablet::Config, FlagError> {
+    let Common { endpoint, nameservers, dir, cluster } = common(flags)?;
+    let mut config = stela_tablet::Config::new(endpoint, nameservers, dir, cluster);
+    let positive = |name: &str| match flags.number(name) {
+        0 => Err(FlagError::new(format!("--{name}=0 is wrong: it takes a number above 0"))),
+        number => Ok(number),
+    };
+    config.heartbeat = Duration::from_millis(positive("tablet_heartbeat_interval")?);
+    config.timing.replica_lag = positive("replica_lag_ms")?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(args: &[&str]) -> Flags {
+        let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
+        crate::flags::parse(&args, |_| None).flags
+    }
+
+    const ALL: [&str; 3] =
+        ["--endpoint=1.1.1.1:1", "--nameservers=1.1.1.1:1,1.1.1.2:1", "--db_root_path=/x"];
+
+    #[test]
+    fn what_a_server_must_be_told() {
+        for left_out in 0..3 {
+            let rest: Vec<&str> =
+                ALL.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, a)| *a).collect();
+            let error = nameserver(&flags(&rest)).unwrap_err().to_string();
+            assert!(
+                error.ends_with("is missing: give it as --endpoint=ip:port")
+                    || error.contains("is missing"),
+                "{error}"
+            );
+        }
+        let error = tablet(&flags(&[ALL[0], ALL[2], "--zk_cluster=z:1"])).unwrap_err().to_string();
+        assert!(
+            error.contains("--nameservers is missing")
+                && error.contains("--zk_cluster is for clients"),
+            "{error}"
+        );
+        let error = tablet(&flags(&["--endpoint=x", ALL[1], ALL[2]])).unwrap_err().to_string();
+        assert_eq!(error, "'x' is not ip:port; correct --endpoint and --nameservers");
+    }
+
+    #[test]
+    fn the_cluster_and_the_lease() {
+        let with = |more: &[&str]| nameserver(&flags(&[&ALL[..], more].concat())).unwrap();
+        let config = with(&[]);
+        assert_eq!(
+            (config.cluster.as_str(), config.lease_ms, config.bootstrap),
+            ("openmldb", 2_000, false)
+        );
+        let config = with(&["--zk_root_path=/a", "--tablet_heartbeat_timeout=5000", "--bootstrap"]);
+        assert_eq!(
+            (config.cluster.as_str(), config.lease_ms, config.bootstrap),
+            ("a", 5_000, true)
+        );
+        // As in OpenMLDB's own files.
+        assert_eq!(with(&["--tablet_heartbeat_timeout=60000"]).lease_ms, 2_000);
+        let error =
+            tablet(&flags(&[&ALL[..], &["--replica_lag_ms=0"]].concat())).unwrap_err().to_string();
+        assert!(error.starts_with("--replica_lag_ms=0 is wrong"));
+    }
+}

@@ -1,0 +1,113 @@
+//! `gettablestatus` and `getfollower`.
+
+use stela_common::wire;
+use stela_proto::tablet as pb;
+
+use super::Session;
+use crate::print::{Answer, Cell, Layout, Table};
+use crate::shell::unsigned;
+
+/// The partition that two words name, or the text to print.
+fn partition(tid: &str, pid: &str) -> Result<(u32, u32), &'static str> {
+    let tid = unsigned(tid).ok_or("Invalid args, tid should be uint32_t")?;
+    let pid = unsigned(pid).ok_or("Invalid args, pid should be uint32_t")?;
+    Ok((tid, pid))
+}
+
+pub(super) async fn gettablestatus(session: &Session, args: &[&str]) -> Answer {
+    let one = match args {
+        [] => None,
+        [tid, pid] => match partition(tid, pid) {
+            Ok(one) => Some(one),
+            Err(text) => return Answer::failed(text),
+        },
+        _ => return Answer::failed("Bad gettablestatus format"),
+    };
+    let request =
+        pb::GetTableStatusRequest { tid: one.map(|(tid, _)| tid), pid: one.map(|(_, pid)| pid) };
+    let reply = match session.connect().await {
+        Ok(mut client) => {
+            client.get_table_status(request).await.map_err(|s| s.message().to_owned())
+        }
+        Err(text) => Err(text),
+    };
+    let reply = reply.map(tonic::Response::into_inner);
+    match reply.and_then(|r| wire::outcome(r.status.as_ref()).map(|()| r).map_err(|e| e.text)) {
+        Ok(reply) => Answer::table(status_table(reply.rows, session.layout)),
+        Err(text) => Answer::failed(format!("gettablestatus failed, error msg: {text}")),
+    }
+}
+
+fn status_table(mut rows: Vec<pb::TableStatusRow>, layout: Layout) -> Table {
+    let mut columns = vec![
+        "tid",
+        "pid",
+        "offset",
+        "mode",
+        "state",
+        "enable_expire",
+        "ttl",
+        "ttl_offset",
+        "memused",
+        "compress_type",
+    ];
+    columns.extend((layout == Layout::Current).then_some("skiplist_height"));
+    rows.sort_by_key(|r| (r.tid, r.pid));
+    let mut table = Table::new(&columns);
+    for r in rows {
+        let mut row = vec![
+            Cell::number(r.tid),
+            Cell::number(r.pid),
+            Cell::number(r.offset),
+            Cell::text(if r.leading { "kTableLeader" } else { "kTableFollower" }),
+            Cell::text(r.state),
+            Cell::true_false(r.enable_expire),
+            // The two are constants in the original; a table's time to live is with its definition.
+            Cell::text("0min"),
+            Cell::seconds(0),
+            Cell::bytes(r.memory),
+            Cell::text("kNoCompress"),
+        ];
+        // There are no skip lists here.
+        row.extend((layout == Layout::Current).then(|| Cell::number(0u64)));
+        table.push(row);
+    }
+    table
+}
+
+pub(super) async fn getfollower(session: &Session, args: &[&str]) -> Answer {
+    let [tid, pid, ..] = args else { return Answer::failed("Bad get follower format") };
+    let (tid, pid) = match partition(tid, pid) {
+        Ok(both) => both,
+        Err(text) => return Answer::failed(text),
+    };
+    let reply = match session.connect().await {
+        Ok(mut client) => client
+            .get_follower(pb::GetFollowerRequest { tid, pid })
+            .await
+            .map_err(|s| s.message().to_owned()),
+        Err(text) => Err(text),
+    };
+    let reply = reply.map(tonic::Response::into_inner);
+    match reply.and_then(|r| wire::outcome(r.status.as_ref()).map(|()| r).map_err(|e| e.text)) {
+        Ok(reply) => Answer::table(follower_table(tid, pid, reply)),
+        Err(text) => Answer::failed(format!("get failed, error msg: {text}")),
+    }
+}
+
+fn follower_table(tid: u32, pid: u32, mut reply: pb::GetFollowerReply) -> Table {
+    reply.followers.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+    let mut table = Table::new(&["#", "tid", "pid", "leader_offset", "follower", "offset"]);
+    // It counts from 0, and all other tables from 1.
+    for (at, follower) in (0u64..).zip(reply.followers) {
+        table.push(vec![
+            Cell::number(at),
+            Cell::number(tid),
+            Cell::number(pid),
+            Cell::number(reply.leader_offset),
+            Cell::text(follower.endpoint),
+            Cell::number(follower.offset),
+        ]);
+    }
+    table
+}

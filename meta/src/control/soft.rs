@@ -1,0 +1,308 @@
+//! The soft state of the nameserver that leads: signs of life, reports, and who may be given a lease. None of it is
+//! replicated; a nameserver that takes over begins with nothing and asks for all of it.
+//!
+//! **Invariants**
+//! * A tablet against which an offline transition or an election is proposed gets no lease until its outcome is applied
+//!   (R17): it is barred before the proposal is made, under the same lock that leases are given under.
+//! * A report counts for the run that made it.
+//!
+//! Pure: the time is an input.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stela_common::clock::Millis;
+use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TableId, TabletId};
+use stela_meta_state::command::Command;
+use stela_meta_state::plan::{self, Observed, Report, Seen};
+use stela_meta_state::state::State;
+
+use super::judge::{Judge, Timing};
+
+/// What the nameserver that leads knows beside the state.
+#[derive(Debug)]
+pub struct Soft {
+    /// Signs of life.
+    pub judge: Judge,
+    /// For the planner and for display; [`Soft::plan`] brings the tablets up to date.
+    observed: Observed,
+    /// Grows with each report that a decision may depend on.
+    revision: u64,
+    /// On what basis nothing was to be done.
+    idle: Option<Basis>,
+    barred: BTreeSet<TabletId>,
+    timing: Timing,
+}
+
+/// All that a plan depends on, but for the figures that only choose among candidates.
+#[derive(PartialEq, Debug)]
+struct Basis {
+    applied: u64,
+    revision: u64,
+    tablets: BTreeMap<TabletId, Seen>,
+}
+
+impl Soft {
+    /// A nameserver that takes over at `now`.
+    #[must_use]
+    pub fn new(timing: Timing, now: Millis) -> Self {
+        Self {
+            judge: Judge::new(timing, now),
+            observed: Observed::default(),
+            revision: 0,
+            idle: None,
+            barred: BTreeSet::new(),
+            timing,
+        }
+    }
+
+    /// A run reports what replicas it has. Of partitions that are not there (any more) nothing is kept.
+    pub fn report(
+        &mut self,
+        state: &State,
+        tablet: TabletId,
+        reports: impl IntoIterator<Item = (PartitionKey, Report)>,
+    ) {
+        for (key, report) in reports {
+            if state.partitions.get(&key).is_some_and(|p| p.replica(tablet).is_some()) {
+                let before = self.observed.replicas.insert((key, tablet), report);
+                self.revision += u64::from(before.map(decisive) != Some(decisive(report)));
+            }
+        }
+    }
+
+    /// A tablet says of which dropped tables nothing is left on it; only those for which somebody waits are noted.
+    pub fn dropped(
+        &mut self,
+        state: &State,
+        tablet: TabletId,
+        tables: impl IntoIterator<Item = TableId>,
+    ) {
+        let waits =
+            |tid: &TableId| state.tombstones.get(tid).is_some_and(|t| t.waiting.contains(&tablet));
+        for tid in tables.into_iter().filter(waits) {
+            self.revision += u64::from(self.observed.dropped.insert((tablet, tid)));
+        }
+    }
+
+    /// Forgets what is about partitions and tombstones that are gone.
+    pub fn prune(&mut self, state: &State) {
+        self.observed.replicas.retain(|(key, _), _| state.partitions.contains_key(key));
+        self.observed.dropped.retain(|(_, tid)| state.tombstones.contains_key(tid));
+    }
+
+    /// The next safe commands. As long as nothing has changed since there were none, it costs next to nothing.
+    pub fn plan(&mut self, state: &State, now: Millis) -> Vec<Command> {
+        let tablets = self.judge.seen(state, now);
+        let basis = Basis { applied: state.applied, revision: self.revision, tablets };
+        if self.idle.as_ref() == Some(&basis) {
+            return Vec::new();
+        }
+        self.observed.tablets.clone_from(&basis.tablets);
+        let commands = plan::plan(state, &self.observed);
+        self.idle = commands.is_empty().then_some(basis);
+        commands
+    }
+
+    /// Bars whom these commands are directed against: those judged offline, and the leaders that are to be replaced.
+    pub fn bar(&mut self, state: &State, commands: &[Command]) {
+        self.barred.extend(commands.iter().filter_map(|command| match command {
+            Command::Offline { tablet, .. } => Some(*tablet),
+            Command::Elect(elect) => state.partitions.get(&elect.key).map(|p| p.leader),
+            _ => None,
+        }));
+    }
+
+    /// What was proposed is applied, or certain never to be.
+    pub fn unbar(&mut self) {
+        self.barred.clear();
+    }
+
+    /// The lease that a run may be given now, ms; `None`: none.
+    #[must_use]
+    pub fn lease(&self, state: &State, tablet: TabletId, incarnation: Incarnation) -> Option<u64> {
+        let registered = state.tablets.get(&tablet).is_some_and(|t| t.incarnation == incarnation);
+        (registered && !self.barred.contains(&tablet)).then_some(self.timing.lease)
+    }
+
+    /// The last report of a replica, if the run that made it is the one registered.
+    #[must_use]
+    pub fn report_of(&self, state: &State, key: PartitionKey, tablet: TabletId) -> Option<&Report> {
+        let registered = state.tablets.get(&tablet)?.incarnation;
+        self.observed.replicas.get(&(key, tablet)).filter(|r| r.incarnation == registered)
+    }
+
+    /// Was that tablet heard lately, on an open stream, as the run that is registered?
+    #[must_use]
+    pub fn is_alive(&self, state: &State, tablet: TabletId, now: Millis) -> bool {
+        state
+            .tablets
+            .get(&tablet)
+            .is_some_and(|t| self.judge.seen_as(tablet, t.incarnation, now).alive)
+    }
+}
+
+/// What of a report can make something to be done.
+fn decisive(report: Report) -> (Incarnation, Epoch, bool, bool, Option<Offset>) {
+    (report.incarnation, report.epoch, report.serving, report.quarantined, report.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use stela_common::ids::Version;
+    use stela_meta_state::command::Elect;
+    use stela_meta_state::state::{Leadership, Partition, Replica, Tablet, Tombstone};
+
+    use super::*;
+    use crate::control::judge::StreamId;
+
+    const TIMING: Timing = Timing { lease: 2000, heartbeat: 200 };
+    const KEY: PartitionKey =
+        PartitionKey { tid: TableId(1), pid: stela_common::ids::PartitionId(0) };
+
+    fn tablet(n: u32) -> Tablet {
+        Tablet {
+            endpoint: format!("t:{n}"),
+            incarnation: Incarnation(u64::from(n)),
+            starts: vec![Incarnation(u64::from(n))],
+            dir_uuid: String::new(),
+            boot_id: String::new(),
+            healthy: true,
+            since: 0,
+            version: Version(1),
+            past: Vec::new(),
+        }
+    }
+
+    /// Two tablets, and a partition on both that the first leads.
+    fn state() -> State {
+        let both = [TabletId(1), TabletId(2)];
+        let member = |t: TabletId| stela_common::wire::Member {
+            tablet: t,
+            incarnation: Incarnation(t.0.into()),
+            untrusted: false,
+        };
+        let began = Leadership {
+            epoch: 1.into(),
+            leader: both[0],
+            unclean: false,
+            surrendered: None,
+            start: None,
+        };
+        let partition = Partition {
+            replicas: both.map(|t| Replica { tablet: t, was_leader: false, held: false }).to_vec(),
+            epoch: 1.into(),
+            leader: both[0],
+            leader_incarnation: Incarnation(1),
+            in_sync: both.map(member).to_vec(),
+            version: Version(1),
+            history: vec![began],
+            refused_shrink_at: 0,
+            refused_shrink_epoch: 0.into(),
+        };
+        State {
+            tablets: [(TabletId(1), tablet(1)), (TabletId(2), tablet(2))].into(),
+            partitions: [(KEY, partition)].into(),
+            ..State::default()
+        }
+    }
+
+    fn soft() -> Soft {
+        let mut soft = Soft::new(TIMING, Millis(0));
+        for n in 1..=2 {
+            soft.judge.opened(TabletId(n), Incarnation(n.into()), StreamId(n.into()), Millis(0));
+        }
+        soft
+    }
+
+    #[test]
+    fn whoever_a_decision_is_directed_against_gets_no_lease_until_it_is_settled() {
+        let (state, mut soft) = (state(), soft());
+        let leases =
+            |soft: &Soft| [1, 2].map(|n| soft.lease(&state, TabletId(n), Incarnation(n.into())));
+        assert_eq!(leases(&soft), [Some(2000), Some(2000)]);
+        let (leader, incarnation) = (TabletId(2), Incarnation(2));
+        let elect = Elect {
+            key: KEY,
+            expected: Version(1),
+            leader,
+            incarnation,
+            auto: true,
+            surrendered: None,
+        };
+        soft.bar(&state, &[Command::Elect(elect)]);
+        assert_eq!(leases(&soft), [None, Some(2000)], "the leader that is to be replaced");
+        soft.unbar();
+        soft.bar(&state, &[Command::Offline { tablet: leader, incarnation, auto: true }]);
+        assert_eq!(leases(&soft), [Some(2000), None]);
+        soft.unbar();
+        assert_eq!(leases(&soft), [Some(2000), Some(2000)]);
+        assert_eq!(soft.lease(&state, TabletId(1), Incarnation(9)), None, "another run");
+    }
+
+    #[test]
+    fn a_dead_leader_is_planned_for_as_soon_as_its_port_refuses() {
+        let (state, mut soft) = (state(), soft());
+        assert_eq!(soft.plan(&state, Millis(10)), []);
+        soft.judge.closed(TabletId(1), StreamId(1));
+        assert_eq!(soft.plan(&state, Millis(10)), []);
+        soft.judge.refused(TabletId(1), Incarnation(1));
+        let commands = soft.plan(&state, Millis(10));
+        assert!(
+            matches!(&commands[..], [Command::Offline { .. }, Command::Elect(e)] if e.leader == TabletId(2)),
+            "{commands:?}"
+        );
+    }
+
+    #[test]
+    fn what_leaves_nothing_to_do_is_not_looked_at_twice_and_what_changes_that_is_seen() {
+        let (mut state, mut soft) = (state(), soft());
+        assert_eq!(soft.plan(&state, Millis(10)), []);
+        assert!(soft.idle.is_some());
+        let report = Report { incarnation: Incarnation(1), epoch: Epoch(1), ..Report::default() };
+        soft.report(&state, TabletId(1), [(KEY, report)]);
+        assert_eq!(soft.plan(&state, Millis(10)), []);
+        let revision = soft.revision;
+        soft.report(&state, TabletId(1), [(KEY, Report { offset: Offset(9), ..report })]);
+        assert_eq!(soft.revision, revision, "an offset alone makes nothing to do");
+        soft.report(&state, TabletId(1), [(KEY, Report { quarantined: true, ..report })]);
+        assert_eq!(soft.plan(&state, Millis(10)).len(), 1);
+        soft.report(&state, TabletId(1), [(KEY, report)]);
+        assert_eq!(soft.plan(&state, Millis(10)), []);
+        // The state, and the time.
+        (state.applied, state.tablets.get_mut(&TabletId(2)).unwrap().healthy) = (9, false);
+        assert_eq!(soft.plan(&state, Millis(10)).len(), 1);
+        (state.applied, state.tablets.get_mut(&TabletId(2)).unwrap().healthy) = (10, true);
+        assert_eq!(soft.plan(&state, Millis(10)), []);
+        assert_eq!(soft.plan(&state, Millis(2201)).len(), 2);
+    }
+
+    #[test]
+    fn reports_are_kept_of_replicas_that_there_are() {
+        let (mut state, mut soft) = (state(), soft());
+        let report = Report { incarnation: Incarnation(1), offset: Offset(5), ..Report::default() };
+        let elsewhere = PartitionKey { tid: TableId(2), ..KEY };
+        soft.report(&state, TabletId(1), [(KEY, report), (elsewhere, report)]);
+        soft.report(&state, TabletId(3), [(KEY, report)]);
+        assert_eq!(soft.report_of(&state, KEY, TabletId(1)).map(|r| r.offset), Some(Offset(5)));
+        assert_eq!(soft.observed.replicas.len(), 1);
+        state.partitions.clear();
+        soft.prune(&state);
+        assert!(soft.observed.replicas.is_empty());
+    }
+
+    #[test]
+    fn only_drops_that_are_waited_for_are_confirmed_and_each_until_it_is_known() {
+        let (mut state, mut soft) = (state(), soft());
+        let tombstone =
+            Tombstone { created_index: 1, waiting: [TabletId(1)].into(), version: Version(2) };
+        state.tombstones.insert(TableId(7), tombstone);
+        soft.dropped(&state, TabletId(1), [TableId(7), TableId(8)]);
+        soft.dropped(&state, TabletId(2), [TableId(7)]);
+        let confirm = [Command::ConfirmDropped { tid: TableId(7), tablet: TabletId(1) }];
+        assert_eq!(soft.plan(&state, Millis(10)), confirm);
+        assert_eq!(soft.plan(&state, Millis(10)), confirm);
+        state.tombstones.clear();
+        soft.prune(&state);
+        assert!(soft.plan(&state, Millis(10)).is_empty() && soft.observed.dropped.is_empty());
+    }
+}

@@ -1,0 +1,294 @@
+//! What clients ask of a nameserver, of whichever they reach.
+//!
+//! **Invariants**
+//! * What is read is linearizable: it shows everything that was acknowledged before the question (design: promise 2).
+//!   Only [`cluster`](Nameserver::cluster) answers at once with what is known here.
+//! * A write goes to the group with its request id, and nothing is refused here that a first copy of the same request
+//!   may have been granted: what depends on the state is said by applying it, so that all copies get one answer.
+//! * A refusal is a status of the reply; only what cannot be understood is an error of the call.
+
+use std::sync::Arc;
+
+use stela_common::clock::{Millis, wall_ms};
+use stela_common::code::{Code, Refusal};
+use stela_common::table::Table;
+use stela_common::wire;
+use stela_meta_state::command::{Command, Reply, RequestId};
+use stela_meta_state::placement;
+use stela_meta_state::state::{OpStatus, State};
+use stela_proto::nameserver as pb;
+use stela_proto::nameserver::nameserver_server::Nameserver;
+use tonic::{Request, Response, Status};
+
+use super::forward::Forward;
+use super::show;
+use crate::control::Control;
+use crate::group::Group;
+
+/// Databases that OpenMLDB's tools name: they can be used and are never listed.
+const INTERNAL: [&str; 3] = ["__INTERNAL_DB", "__PRE_AGG_DB", "INFORMATION_SCHEMA"];
+
+/// A client's answers.
+pub struct Answers {
+    group: Group,
+    control: Arc<Control>,
+    forward: Forward,
+}
+
+impl Answers {
+    pub(super) fn new(group: Group, control: Arc<Control>) -> Self {
+        Self { group, control, forward: Forward::default() }
+    }
+
+    /// Looks at a state that shows everything acknowledged before.
+    async fn read<T>(&self, look: impl FnOnce(&State) -> T) -> Result<T, Refusal> {
+        self.group.linearizable().await?;
+        Ok(self.group.store().read(look))
+    }
+
+    async fn write(
+        &self,
+        command: Command,
+        request: Option<pb::RequestId>,
+    ) -> Response<pb::WriteReply> {
+        let request =
+            request.filter(|r| r.client != 0).map(|r| RequestId { client: r.client, seq: r.seq });
+        let outcome = self.group.propose(command, request).await.map_err(Refusal::from);
+        Response::new(written(outcome.and_then(|(reply, index)| match reply.refusal() {
+            Some(refusal) => Err(refusal),
+            None => Ok((reply, index)),
+        })))
+    }
+
+    async fn tables(
+        &self,
+        request: Request<pb::ShowTableRequest>,
+    ) -> Result<pb::ShowTableReply, Refusal> {
+        let forwarded = Forward::is_forwarded(&request);
+        let request = request.into_inner();
+        if let Some(leader) = self.elsewhere().await? {
+            return if forwarded {
+                Err(Code::NotLeader.into())
+            } else {
+                self.forward.show_table(&leader, request).await
+            };
+        }
+        self.group.linearizable().await?;
+        Ok(self.control.look(|soft, state| pb::ShowTableReply {
+            status: wire::ok(),
+            tables: show::tables(soft, state, &request, Millis::now()),
+            index: state.applied,
+        }))
+    }
+
+    /// The nameserver that has the soft state, if it is another one; waits until there is one at all.
+    async fn elsewhere(&self) -> Result<Option<String>, Refusal> {
+        let mut leadership = self.group.leadership();
+        let known = leadership.wait_for(|l| l.here || l.leader.is_some());
+        match tokio::time::timeout(crate::group::DEADLINE, known).await {
+            Ok(Ok(known)) if known.here => Ok(None),
+            Ok(Ok(known)) => Ok(known.leader.clone()),
+            _ => Err(Code::NotLeader.into()),
+        }
+    }
+}
+
+fn written(outcome: Result<(Reply, u64), Refusal>) -> pb::WriteReply {
+    match outcome {
+        Ok((reply, index)) => {
+            let tid = if let Reply::Created(tid) = reply { tid.0 } else { 0 };
+            pb::WriteReply { status: wire::ok(), index, tid }
+        }
+        Err(refusal) => pb::WriteReply { status: wire::refused(&refusal), ..Default::default() },
+    }
+}
+
+/// The reply of a read: the one that was made, or an empty one that says why there is none.
+fn told<T: Default>(
+    outcome: Result<T, Refusal>,
+    status: impl FnOnce(&mut T) -> &mut Option<stela_proto::common::Status>,
+) -> Response<T> {
+    Response::new(outcome.unwrap_or_else(|refusal| {
+        let mut reply = T::default();
+        *status(&mut reply) = wire::refused(&refusal);
+        reply
+    }))
+}
+
+#[tonic::async_trait]
+impl Nameserver for Answers {
+    async fn cluster(
+        &self,
+        _: Request<pb::ClusterRequest>,
+    ) -> Result<Response<pb::ClusterReply>, Status> {
+        let leader = self.group.leadership().borrow().leader.clone().unwrap_or_default();
+        let row = |(id, endpoint): (stela_common::ids::NodeId, String)| pb::NameserverRow {
+            id: id.0,
+            leader: endpoint == leader,
+            endpoint,
+        };
+        Ok(Response::new(pb::ClusterReply {
+            cluster: self.group.cluster().to_owned(),
+            nameservers: self.group.members().into_iter().map(row).collect(),
+            leader: leader.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    async fn show_tablet(
+        &self,
+        _: Request<pb::ShowTabletRequest>,
+    ) -> Result<Response<pb::ShowTabletReply>, Status> {
+        let now = wall_ms();
+        let rows = self.read(|state| {
+            let row =
+                |(id, t): (&stela_common::ids::TabletId, &stela_meta_state::state::Tablet)| {
+                    pb::TabletRow {
+                        endpoint: t.endpoint.clone(),
+                        healthy: t.healthy,
+                        age_ms: now.saturating_sub(t.since),
+                        id: id.0,
+                    }
+                };
+            let mut tablets: Vec<pb::TabletRow> = state.tablets.iter().map(row).collect();
+            tablets.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+            pb::ShowTabletReply { status: wire::ok(), tablets }
+        });
+        Ok(told(rows.await, |r| &mut r.status))
+    }
+
+    async fn show_table(
+        &self,
+        request: Request<pb::ShowTableRequest>,
+    ) -> Result<Response<pb::ShowTableReply>, Status> {
+        Ok(told(self.tables(request).await, |r| &mut r.status))
+    }
+
+    async fn show_op_status(
+        &self,
+        request: Request<pb::ShowOpStatusRequest>,
+    ) -> Result<Response<pb::ShowOpStatusReply>, Status> {
+        let request = request.into_inner();
+        let ops = self.read(|state| {
+            let asked = state.ops.iter().filter(|(_, op)| {
+                (request.db.is_empty() || op.db == request.db)
+                    && (request.name.is_empty() || op.name == request.name)
+                    && request.pid.is_none_or(|pid| op.key.pid.0 == pid)
+            });
+            let ops = asked.map(|(id, op)| pb::OpRow {
+                id: id.0,
+                r#type: op.kind.word().to_owned(),
+                db: op.db.clone(),
+                name: op.name.clone(),
+                pid: Some(op.key.pid.0),
+                status: op.status.word().to_owned(),
+                start_time: if op.status == OpStatus::Inited { 0 } else { op.start },
+                end_time: op.end,
+                cur_task: op.task.clone(),
+            });
+            pb::ShowOpStatusReply { status: wire::ok(), ops: ops.collect() }
+        });
+        Ok(told(ops.await, |r| &mut r.status))
+    }
+
+    async fn conf_get(
+        &self,
+        request: Request<pb::ConfGetRequest>,
+    ) -> Result<Response<pb::ConfGetReply>, Status> {
+        let key = request.into_inner().key;
+        let rows = if key.is_empty() || key == "auto_failover" {
+            self.read(State::auto_failover).await.map(|on| pb::ConfGetReply {
+                status: wire::ok(),
+                rows: vec![pb::ConfRow { key: "auto_failover".into(), value: on.to_string() }],
+            })
+        } else {
+            Err(Refusal::new(Code::InvalidParameter, format!("cannot found key {key}")))
+        };
+        Ok(told(rows, |r| &mut r.status))
+    }
+
+    async fn conf_set(
+        &self,
+        request: Request<pb::ConfSetRequest>,
+    ) -> Result<Response<pb::WriteReply>, Status> {
+        let by = request.remote_addr().map(|a| a.to_string()).unwrap_or_default();
+        let pb::ConfSetRequest { key, value, request } = request.into_inner();
+        Ok(self.write(Command::SetConfig { key, value, by }, request).await)
+    }
+
+    async fn show_db(
+        &self,
+        _: Request<pb::ShowDbRequest>,
+    ) -> Result<Response<pb::ShowDbReply>, Status> {
+        let names = self.read(|state| {
+            let names = state.databases.keys().filter(|name| !INTERNAL.contains(&name.as_str()));
+            pb::ShowDbReply { status: wire::ok(), names: names.cloned().collect() }
+        });
+        Ok(told(names.await, |r| &mut r.status))
+    }
+
+    async fn create_db(
+        &self,
+        request: Request<pb::DbRequest>,
+    ) -> Result<Response<pb::WriteReply>, Status> {
+        let pb::DbRequest { name, request } = request.into_inner();
+        if INTERNAL.contains(&name.as_str()) {
+            return Ok(Response::new(written(Err(Code::DatabaseExists.into()))));
+        }
+        Ok(self.write(Command::CreateDatabase { name }, request).await)
+    }
+
+    async fn drop_db(
+        &self,
+        request: Request<pb::DbRequest>,
+    ) -> Result<Response<pb::WriteReply>, Status> {
+        let pb::DbRequest { name, request } = request.into_inner();
+        Ok(self.write(Command::DropDatabase { name }, request).await)
+    }
+
+    async fn use_db(
+        &self,
+        request: Request<pb::DbRequest>,
+    ) -> Result<Response<pb::WriteReply>, Status> {
+        let name = request.into_inner().name;
+        let known = self.read(|state| {
+            let there = INTERNAL.contains(&name.as_str()) || state.databases.contains_key(&name);
+            if there {
+                Ok((Reply::Done, state.applied))
+            } else {
+                Err(Refusal::from(Code::DatabaseNotFound))
+            }
+        });
+        Ok(Response::new(written(known.await.and_then(|known| known))))
+    }
+
+    async fn create_table(
+        &self,
+        request: Request<pb::CreateTableRequest>,
+    ) -> Result<Response<pb::WriteReply>, Status> {
+        let pb::CreateTableRequest { table, request } = request.into_inner();
+        let table = Table::try_from(&table.ok_or(wire::Malformed("table"))?)?;
+        // A definition that is wrong is wrong for every copy of the request.
+        if let Err(what) = table.check() {
+            let refusal =
+                Refusal::new(Code::InvalidParameter, format!("check TableMeta failed! {what}"));
+            return Ok(Response::new(written(Err(refusal))));
+        }
+        let place = |state: &State| {
+            placement::place(state, table.partition_num, table.replica_num).unwrap_or_default()
+        };
+        let placement = match self.read(place).await {
+            Ok(placement) => placement,
+            Err(refusal) => return Ok(Response::new(written(Err(refusal)))),
+        };
+        Ok(self.write(Command::CreateTable { table, placement }, request).await)
+    }
+
+    async fn drop_table(
+        &self,
+        request: Request<pb::DropTableRequest>,
+    ) -> Result<Response<pb::WriteReply>, Status> {
+        let pb::DropTableRequest { db, name, request } = request.into_inner();
+        Ok(self.write(Command::DropTable { db, name }, request).await)
+    }
+}

@@ -1,0 +1,216 @@
+//! Random commands keep the invariants, report what they change, and leave nothing that the planner cannot mend.
+
+use proptest::prelude::*;
+use stela_common::ids::{
+    Epoch, Incarnation, Offset, OpId, PartitionKey, TableId, TabletId, Version,
+};
+use stela_common::wire::Member;
+
+use super::planning::all_alive;
+use super::{World, set, table};
+use crate::command::{Batch, ChangeInSync, Command, Elect, Proposal, Register, RequestId};
+use crate::placement;
+use crate::plan::plan;
+use crate::state::OpStatus;
+
+/// A command in outline: numbers that are taken modulo what there is, so that most of them fit the state.
+#[derive(Clone, Copy, Debug)]
+struct Outline {
+    kind: u8,
+    at: u8,
+    who: u8,
+    /// Now and then a field is wrong.
+    twist: u8,
+    client: u8,
+    later: u16,
+}
+
+fn outline() -> impl Strategy<Value = Outline> {
+    (0u8..24, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>(), 0u16..1500).prop_map(
+        |(kind, at, who, twist, client, later)| Outline { kind, at, who, twist, client, later },
+    )
+}
+
+const ENDPOINTS: [&str; 5] = ["a:1", "b:1", "c:1", "d:1", "e:1"];
+
+fn pick<T: Copy>(of: &[T], by: u8) -> Option<T> {
+    (!of.is_empty()).then(|| of[by as usize % of.len()])
+}
+
+impl Outline {
+    fn command(self, w: &mut World) -> Option<Command> {
+        let keys: Vec<PartitionKey> = w.state.partitions.keys().copied().collect();
+        let tablets: Vec<TabletId> = w.state.tablets.keys().copied().collect();
+        let odd = self.twist.is_multiple_of(8);
+        Some(match self.kind {
+            0 | 1 => Command::Register(self.registration(w)),
+            2 | 3 => {
+                let tablet = pick(&tablets, self.who)?;
+                let incarnation = if odd { Incarnation(7) } else { w.incarnation(tablet) };
+                Command::Offline { tablet, incarnation, auto: true }
+            }
+            4 | 5 => {
+                let tablet = pick(&tablets, self.who)?;
+                Command::Online { tablet, incarnation: w.incarnation(tablet) }
+            }
+            6..=9 => self.election(w, pick(&keys, self.at)?),
+            10..=16 => Command::ChangeInSync(self.change(w, pick(&keys, self.at)?)),
+            17 => {
+                let (partitions, replicas) =
+                    (1 + u32::from(self.at % 3), 1 + u32::from(self.who % 3));
+                let placement =
+                    placement::place(&w.state, partitions, replicas).unwrap_or_default();
+                let name = format!("t{}", self.twist % 4);
+                Command::CreateTable {
+                    table: table(&name, partitions as usize, replicas as usize),
+                    placement,
+                }
+            }
+            18 => Command::DropTable { db: "db".into(), name: format!("t{}", self.twist % 4) },
+            19 => {
+                let tids: Vec<TableId> = w.state.tombstones.keys().copied().collect();
+                Command::ConfirmDropped {
+                    tid: pick(&tids, self.at)?,
+                    tablet: pick(&tablets, self.who)?,
+                }
+            }
+            20 => set("auto_failover", ["true", "false", "maybe"][usize::from(self.twist % 3)]),
+            21 => {
+                let key = pick(&keys, self.at)?;
+                Command::Started {
+                    key,
+                    epoch: w.of(key).epoch,
+                    start: Offset(u64::from(self.twist % 2)),
+                }
+            }
+            22 => {
+                let op = OpId(1 + u64::from(self.at) % w.state.counters.op.max(1));
+                Command::UpdateOp { op, status: OpStatus::Doing, task: String::new() }
+            }
+            _ => Command::TakeOver { node: u64::from(self.at).into() },
+        })
+    }
+
+    fn registration(self, w: &mut World) -> Register {
+        let endpoint = ENDPOINTS[usize::from(self.who) % ENDPOINTS.len()];
+        let registration = w.registration(endpoint);
+        let damaged = w
+            .state
+            .partitions
+            .keys()
+            .copied()
+            .filter(|k| k.pid.0 == u32::from(self.at % 2))
+            .collect();
+        match self.twist % 16 {
+            0 => Register { dir_uuid: "another".into(), ..registration },
+            1 => Register { damaged, ..registration },
+            2 => {
+                let starts = registration.starts[registration.starts.len() - 1..].to_vec();
+                Register { starts, ..registration }
+            }
+            3 => match w.state.tablet(endpoint) {
+                Some((_, known)) => Register { starts: known.starts.clone(), ..registration },
+                None => registration,
+            },
+            _ => registration,
+        }
+    }
+
+    fn election(self, w: &World, key: PartitionKey) -> Command {
+        let replicas: Vec<TabletId> = w.of(key).replicas.iter().map(|r| r.tablet).collect();
+        let leader = pick(&replicas, self.who).unwrap_or_default();
+        let mut elect = Elect { auto: self.twist.is_multiple_of(2), ..w.elect(key, leader) };
+        match self.twist % 16 {
+            0 => elect.expected = Version(elect.expected.0.wrapping_sub(1)),
+            1 => elect.leader = TabletId(99),
+            2 => elect.surrendered = Some(w.of(key).leader),
+            _ => {}
+        }
+        Command::Elect(elect)
+    }
+
+    fn change(self, w: &World, key: PartitionKey) -> ChangeInSync {
+        let partition = w.of(key);
+        let replicas: Vec<TabletId> = partition.replicas.iter().map(|r| r.tablet).collect();
+        let who = pick(&replicas, self.who).unwrap_or_default();
+        let mut change = match partition.member(who) {
+            Some(_) => w.change(key, &[who], &[]),
+            None => w.change(key, &[], &[who]),
+        };
+        match self.twist % 16 {
+            0 => change.epoch = Epoch(change.epoch.0 + 1),
+            1 => change.expected = Version(change.expected.0 + 1),
+            2 => change.in_sync.retain(|m| m.tablet == partition.leader),
+            3 => change.in_sync.push(Member {
+                tablet: TabletId(99),
+                incarnation: Incarnation(1),
+                untrusted: false,
+            }),
+            4 => change.by = pick(&replicas, self.client).unwrap_or_default(),
+            _ => {}
+        }
+        change
+    }
+}
+
+fn world_after(batches: &[Vec<Outline>]) -> World {
+    let mut w = World::new();
+    for endpoint in ENDPOINTS.iter().take(3) {
+        w.register(endpoint);
+    }
+    let placement = placement::place(&w.state, 4, 3).unwrap();
+    w.create("t0", &placement.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    for batch in batches {
+        let mut commands = Vec::new();
+        for outline in batch {
+            w.now += u64::from(outline.later);
+            let request = (outline.client.is_multiple_of(4)).then(|| RequestId {
+                client: u64::from(outline.client % 8),
+                seq: 1 + u64::from(outline.client / 32),
+            });
+            let now = w.now;
+            commands.extend(outline.command(&mut w).map(|command| Proposal {
+                request,
+                now,
+                command,
+            }));
+        }
+        w.batch(&Batch { commands });
+    }
+    w
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    /// `World::batch` checks each state, each step, and that the changed keys rebuild the state.
+    #[test]
+    fn every_step_keeps_the_invariants(batches in prop::collection::vec(prop::collection::vec(outline(), 1..4), 1..80)) {
+        world_after(&batches);
+    }
+
+    /// Whatever happened: with everybody there and `auto_failover` on, each partition of which a trusted member is left
+    /// is led by it within a few passes, and then there is nothing more to do.
+    #[test]
+    fn what_can_be_led_is_led_in_the_end(batches in prop::collection::vec(prop::collection::vec(outline(), 1..3), 1..60)) {
+        let mut w = world_after(&batches);
+        w.auto_failover("true");
+        let mut passes = 0;
+        loop {
+            let commands = plan(&w.state, &all_alive(&w));
+            if commands.is_empty() {
+                break;
+            }
+            passes += 1;
+            prop_assert!(passes <= 3, "still planned: {commands:?}");
+            for reply in w.propose(commands) {
+                prop_assert_eq!(reply.refusal(), None);
+            }
+        }
+        for (key, p) in &w.state.partitions {
+            let trusted = p.in_sync.iter().any(|m| !m.untrusted);
+            let led = w.incarnation(p.leader) == p.leader_incarnation && w.state.is_healthy(p.leader);
+            prop_assert!(led || !trusted, "{key} has a trusted member and is not led: {p:?}");
+        }
+    }
+}

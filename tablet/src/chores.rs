@@ -1,0 +1,115 @@
+//! What is done when time passes: replicas that wait, reports that are due, drops that finish, rows that expire.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stela_common::clock::{Millis, wall_ms};
+use stela_common::ids::TableId;
+use stela_replica::message::Input;
+
+use crate::node::{Inner, Node, Work};
+use crate::registry;
+use crate::store::SEG_CNT;
+
+/// How often cores that wait for something are told that time has passed.
+const TICK: Duration = Duration::from_millis(25);
+/// A confirmation goes with so many heartbeats that are answered: the nameserver that leads has long heard it then.
+const CONFIRM: u32 = 100;
+/// A purge that the disk refused is tried again after this, ms.
+const PURGE_AGAIN: u64 = 1000;
+
+/// Ticks until the node stops.
+pub async fn tick(node: Arc<Node>) {
+    let mut timer = tokio::time::interval(TICK);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut purged = Millis::default();
+    loop {
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            _ = timer.tick() => {}
+        }
+        let now = Millis::now();
+        node.act(|inner, work| {
+            node.step_all(inner, work, |_, p| !p.core.idle(), || Input::Tick);
+            resume(&node, inner, work, now);
+            // A purge that fails adds to nothing, so it may be tried at any time.
+            let again = now.since(purged) > PURGE_AGAIN;
+            if again {
+                purged = now;
+                inner.dropping.values().flat_map(|d| &d.left).for_each(|key| work.purge(*key));
+            }
+        });
+        confirm_drops(&node);
+        report(&node);
+    }
+}
+
+/// Replicas that were suspended are made anew.
+fn resume(node: &Arc<Node>, inner: &mut Inner, work: &mut Work, now: Millis) {
+    let due = |key: &&_| {
+        inner.partitions.get(key).and_then(|p| p.suspended.as_ref()).is_none_or(|s| s.until <= now)
+    };
+    let due: Vec<_> = inner.suspended.iter().filter(due).copied().collect();
+    for key in due {
+        if let Some(view) = node.resume(inner, key) {
+            registry::decide(node, inner, work, view);
+        }
+    }
+}
+
+/// A drop is confirmed when the purges are safe: nothing of the table comes back after a crash.
+fn confirm_drops(node: &Arc<Node>) {
+    let mut inner = node.look();
+    if inner.dropping.is_empty() {
+        return;
+    }
+    let synced = node.log.synced();
+    let done: Vec<TableId> = inner
+        .dropping
+        .iter()
+        .filter(|(_, d)| d.left.is_empty() && d.until <= synced)
+        .map(|(tid, _)| *tid)
+        .collect();
+    for tid in done {
+        if let Err(e) = node.files.remove_table(tid) {
+            tracing::error!(%tid, error = %e, "cannot forget a dropped table; tries again");
+            continue;
+        }
+        inner.tables.remove(&tid);
+        inner.dropping.remove(&tid);
+        inner.dropped.insert(tid, CONFIRM);
+        node.report.notify_one();
+    }
+}
+
+/// What has changed goes with the next heartbeat; at once, if nothing more has changed for a tick: while a tablet is
+/// busy its figures are old when they arrive anyway, but the last ones are waited for.
+fn report(node: &Arc<Node>) {
+    let mut inner = node.look();
+    let quiet = !std::mem::take(&mut inner.changed);
+    if quiet && !inner.unreported.is_empty() {
+        node.report.notify_one();
+    }
+}
+
+/// Sweeps expired rows out of the indexes until the node stops, a shard of a replica at a time.
+pub async fn sweep(node: Arc<Node>) {
+    loop {
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            () = tokio::time::sleep(node.config.sweep) => {}
+        }
+        let keys: Vec<_> = node.look().partitions.keys().copied().collect();
+        for key in keys {
+            for shard in 0..SEG_CNT {
+                {
+                    let mut inner = node.look();
+                    if let Some(p) = inner.partitions.get_mut(&key) {
+                        p.store.sweep(shard, wall_ms());
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}

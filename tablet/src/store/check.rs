@@ -1,0 +1,230 @@
+//! What a partition takes: a write is looked at whole before anything changes, and becomes the body of an entry.
+
+use bytes::Bytes;
+use stela_common::code::{Code, Refusal};
+use stela_common::row::{self, Value};
+use stela_common::table::{Table, limits};
+use stela_common::wire::Malformed;
+use stela_proto::tablet as pb;
+
+use super::entry::Writer;
+
+/// The entry of a put into a table whose indexes take their times from these columns.
+///
+/// # Errors
+/// What is wrong with the request.
+pub fn put(
+    table: &Table,
+    times: &[Option<usize>],
+    request: &pb::PutRequest,
+) -> Result<Bytes, Refusal> {
+    if request.rows.is_empty() {
+        return Err(Malformed("rows").into());
+    }
+    check_id(request.session, request.seq)?;
+    let size = size(request)?;
+    let target = request.target.unwrap_or_default();
+    let failed = |reason: &dyn std::fmt::Display| {
+        Refusal::new(Code::PutFailed, format!("{}.{}: {reason}", target.tid, target.pid))
+    };
+    let mut writer = Writer::put(request.session, request.seq, size);
+    for row in &request.rows {
+        if row.value.len() > limits::VALUE {
+            return Err(too_large("a value", row.value.len(), limits::VALUE));
+        }
+        let values = if table.has_schema() {
+            values(table, &row.value).map_err(|e| failed(&e))?
+        } else {
+            Vec::new()
+        };
+        let mut seen = [false; limits::INDEXES];
+        writer.row(
+            u16::try_from(row.dimensions.len())
+                .map_err(|_| Refusal::from(Code::InvalidDimension))?,
+        );
+        if row.dimensions.is_empty() {
+            return Err(Code::InvalidDimension.into());
+        }
+        for dimension in &row.dimensions {
+            let index = check_dimension(table, dimension)?;
+            // A row has one key in an index.
+            match seen.get_mut(usize::from(index)) {
+                Some(seen) if !*seen => *seen = true,
+                _ => return Err(Code::InvalidDimension.into()),
+            }
+            let ts = match times.get(usize::from(index)).copied().flatten() {
+                None => row.time,
+                Some(column) => time(values.get(column)).map_err(|reason| failed(&reason))?,
+            };
+            writer.dimension(index, ts, &dimension.key);
+        }
+        writer.value(&row.value);
+    }
+    Ok(writer.finish())
+}
+
+/// The entry of a deletion.
+///
+/// # Errors
+/// What is wrong with the request.
+pub fn delete(table: &Table, request: &pb::DeleteRequest) -> Result<Bytes, Refusal> {
+    if request.dimensions.is_empty() {
+        return Err(Malformed("dimensions").into());
+    }
+    check_id(request.session, request.seq)?;
+    let size: usize = request.dimensions.iter().map(|d| d.key.len() + OVERHEAD).sum();
+    if size > limits::REQUEST {
+        return Err(too_large("a request", size, limits::REQUEST));
+    }
+    let mut writer = Writer::delete(request.session, request.seq);
+    for dimension in &request.dimensions {
+        let index = check_dimension(table, dimension)?;
+        writer.key(index, &dimension.key);
+    }
+    Ok(writer.finish())
+}
+
+/// What a row or a dimension takes beside its bytes, about.
+const OVERHEAD: usize = 16;
+
+fn size(request: &pb::PutRequest) -> Result<usize, Refusal> {
+    let row = |r: &pb::Row| {
+        r.value.len() + r.dimensions.iter().map(|d| d.key.len() + OVERHEAD).sum::<usize>()
+    };
+    let size = request.rows.iter().map(row).sum();
+    if size > limits::REQUEST {
+        return Err(too_large("a request", size, limits::REQUEST));
+    }
+    Ok(size + request.rows.len() * OVERHEAD)
+}
+
+/// R32: the numbers of a session start at 1.
+fn check_id(session: u64, seq: u64) -> Result<(), Refusal> {
+    if session != 0 && seq == 0 { Err(Malformed("seq").into()) } else { Ok(()) }
+}
+
+fn too_large(what: &str, len: usize, most: usize) -> Refusal {
+    Refusal::new(Code::TooLarge, format!("{what} of {len} bytes is too large: at most {most}"))
+}
+
+fn check_dimension(table: &Table, dimension: &pb::Dimension) -> Result<u16, Refusal> {
+    if dimension.key.len() > limits::KEY {
+        return Err(too_large("a key", dimension.key.len(), limits::KEY));
+    }
+    match u16::try_from(dimension.index) {
+        Ok(index) if usize::from(index) < table.indexes.len() && !dimension.key.is_empty() => {
+            Ok(index)
+        }
+        _ => Err(Code::InvalidDimension.into()),
+    }
+}
+
+fn values(table: &Table, value: &[u8]) -> Result<Vec<Value>, row::RowError> {
+    let values = row::decode(&table.columns, value)?;
+    let null = table.columns.iter().zip(&values).find(|(c, v)| c.not_null && **v == Value::Null);
+    match null {
+        Some((column, _)) => Err(row::RowError::Null(column.name.clone())),
+        None => Ok(values),
+    }
+}
+
+fn time(value: Option<&Value>) -> Result<u64, &'static str> {
+    match value {
+        Some(Value::BigInt(ts) | Value::Timestamp(ts)) => {
+            u64::try_from(*ts).map_err(|_| "ts is negative")
+        }
+        _ => Err("get ts failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::entry::{Content, Entry};
+    use crate::store::tests::{plain, with_times};
+
+    fn dimension(index: u32, key: &'static [u8]) -> pb::Dimension {
+        pb::Dimension { index, key: Bytes::from_static(key) }
+    }
+
+    fn request(dimensions: Vec<pb::Dimension>, value: impl Into<Bytes>) -> pb::PutRequest {
+        let target = Some(pb::Target { tid: 7, pid: 1, epoch: 0 });
+        let rows = vec![pb::Row { time: 5, dimensions, value: value.into() }];
+        pb::PutRequest { target, session: 0, seq: 0, rows }
+    }
+
+    fn refused(table: &Table, request: &pb::PutRequest) -> (Code, String) {
+        let times: Vec<_> =
+            table.indexes.iter().map(|i| i.ts.as_ref().and_then(|c| table.column(c))).collect();
+        let refusal = put(table, &times, request).unwrap_err();
+        (refusal.code, refusal.text)
+    }
+
+    #[test]
+    fn bad_requests_get_the_code_and_text_of_the_reference() {
+        let table = plain();
+        let invalid = (Code::InvalidDimension, "invalid dimension parameter".to_owned());
+        assert_eq!(refused(&table, &request(vec![], "v")), invalid);
+        assert_eq!(refused(&table, &request(vec![dimension(1, b"k")], "v")), invalid);
+        assert_eq!(refused(&table, &request(vec![dimension(u32::MAX, b"k")], "v")), invalid);
+        assert_eq!(refused(&table, &request(vec![dimension(0, b"")], "v")), invalid);
+        assert_eq!(
+            refused(&table, &request(vec![dimension(0, b"k"), dimension(0, b"l")], "v")),
+            invalid
+        );
+        let mut none = request(vec![], "v");
+        none.rows.clear();
+        assert_eq!(refused(&table, &none).0, Code::Malformed);
+        let mut unnumbered = request(vec![dimension(0, b"k")], "v");
+        unnumbered.session = 3;
+        assert_eq!(refused(&table, &unnumbered).0, Code::Malformed);
+    }
+
+    #[test]
+    fn what_is_too_large_is_said_with_the_limit() {
+        let table = plain();
+        let large = request(vec![dimension(0, b"k")], vec![0; limits::VALUE + 1]);
+        assert_eq!(
+            refused(&table, &large),
+            (Code::TooLarge, "a value of 8388609 bytes is too large: at most 8388608".into())
+        );
+        let mut key = request(vec![dimension(0, b"k")], "v");
+        key.rows[0].dimensions[0].key = vec![1; limits::KEY + 1].into();
+        assert_eq!(refused(&table, &key).0, Code::TooLarge);
+        let mut many = request(vec![dimension(0, b"k")], vec![0; limits::VALUE]);
+        many.rows.push(many.rows[0].clone());
+        assert_eq!(
+            refused(&table, &many).1,
+            "a request of 16777250 bytes is too large: at most 15728640"
+        );
+    }
+
+    #[test]
+    fn each_dimension_has_the_time_of_its_index() {
+        let table = with_times();
+        let times: Vec<_> =
+            table.indexes.iter().map(|i| i.ts.as_ref().and_then(|c| table.column(c))).collect();
+        let row = |ts| row::encode(&table.columns, &[Value::Varchar("a".into()), ts]).unwrap();
+        let good = request(vec![dimension(0, b"a"), dimension(1, b"b")], row(Value::BigInt(77)));
+        let body = put(&table, &times, &good).unwrap();
+        let Content::Rows(mut rows) = Entry::parse(&body).unwrap().content() else {
+            panic!("not a put")
+        };
+        let times_of: Vec<_> = rows.next().unwrap().dimensions.map(|d| d.ts).collect();
+        assert_eq!(times_of, [5, 77]);
+
+        let dimensions = || vec![dimension(1, b"b")];
+        let failed = |reason: &str| (Code::PutFailed, format!("7.1: {reason}"));
+        assert_eq!(
+            refused(&table, &request(dimensions(), row(Value::BigInt(-1)))),
+            failed("ts is negative")
+        );
+        assert_eq!(
+            refused(&table, &request(dimensions(), row(Value::Null))),
+            failed("get ts failed")
+        );
+        assert_eq!(refused(&table, &request(dimensions(), "x")), failed("invalid value"));
+        let nameless = row::encode(&[], &[]).unwrap();
+        assert_eq!(refused(&table, &request(dimensions(), nameless)), failed("invalid value"));
+    }
+}

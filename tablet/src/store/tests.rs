@@ -1,0 +1,406 @@
+//! The store over a real log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use stela_common::fs::Disk;
+use stela_common::ids::{Epoch, Offset, PartitionKey, TableId};
+use stela_common::log::{Kind, NewRecord, Options, Recovery};
+use stela_common::table::{self, Column, ColumnType, TtlKind};
+
+use super::dedup::Verdict;
+use super::load::{Loaded, replay};
+use super::places::{Unreadable, read_entries};
+use super::*;
+
+const KEY: PartitionKey = PartitionKey { tid: TableId(7), pid: stela_common::ids::PartitionId(1) };
+
+/// A table without a schema, with one index.
+pub(super) fn plain() -> Table {
+    let index = table::Index { name: "key".into(), columns: vec![], ts: None, ttl: Ttl::default() };
+    Table {
+        tid: TableId(7),
+        db: "db".into(),
+        name: "t".into(),
+        columns: vec![],
+        indexes: vec![index],
+        partition_num: 2,
+        replica_num: 1,
+        options: table::Options::default(),
+        created_index: 3,
+    }
+}
+
+/// A table with two indexes, the second of which takes its time from a column.
+pub(super) fn with_times() -> Table {
+    let column = |name: &str, kind, not_null| Column { name: name.into(), kind, not_null };
+    let index = |name: &str, ts: Option<&str>| table::Index {
+        name: name.into(),
+        columns: vec!["a".into()],
+        ts: ts.map(Into::into),
+        ttl: Ttl::default(),
+    };
+    Table {
+        columns: vec![
+            column("a", ColumnType::Varchar, true),
+            column("t", ColumnType::BigInt, false),
+        ],
+        indexes: vec![index("plain", None), index("timed", Some("t"))],
+        ..plain()
+    }
+}
+
+fn open(dir: &std::path::Path) -> (Log, Recovery) {
+    let options = Options { segment_bytes: 256 << 10, spares: 0, mark_idle: false };
+    Log::open(Disk::real(), dir, options, |e| panic!("{e}")).unwrap()
+}
+
+/// A log and what is in force of one partition, by the definition.
+struct Scene {
+    log: Log,
+    dir: tempfile::TempDir,
+    entries: Vec<(Epoch, u64, Bytes)>,
+    session: (u64, u64),
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = open(dir.path());
+        Self { log, dir, entries: vec![], session: (0, 0) }
+    }
+
+    fn record(
+        &self,
+        kind: Kind,
+        partition: PartitionKey,
+        offset: u64,
+        epoch: u64,
+        lag: u32,
+        body: &[u8],
+    ) -> Position {
+        let (offset, epoch) = (Offset(offset), Epoch(epoch));
+        let record = NewRecord { kind, partition, offset, epoch, commit_lag: lag, body: &[body] };
+        self.log.append(&[record]).unwrap().positions[0]
+    }
+
+    fn put(&mut self, epoch: u64, lag: u32, key: &str, ts: u64, value: &str) -> Position {
+        let mut writer = entry::Writer::put(self.session.0, self.session.1, 0);
+        writer.row(1);
+        writer.dimension(0, ts, key.as_bytes());
+        writer.value(value.as_bytes());
+        self.entry(epoch, lag, writer.finish())
+    }
+
+    fn entry(&mut self, epoch: u64, lag: u32, body: Bytes) -> Position {
+        let offset = self.entries.len() as u64 + 1;
+        let at = self.record(Kind::Entry, KEY, offset, epoch, lag, &body);
+        self.entries.push((Epoch(epoch), at.0, body));
+        at
+    }
+
+    fn truncate(&mut self, to: usize, epoch: u64) -> Position {
+        self.entries.truncate(to);
+        self.record(Kind::Truncate, KEY, to as u64, epoch, 0, &[])
+    }
+
+    /// Another partition writes too.
+    fn noise(&self, bytes: usize) {
+        self.record(Kind::Entry, PartitionKey::new(9, 9), 1, 1, 0, &vec![7; bytes]);
+    }
+
+    fn loaded(&self) -> Loaded {
+        replay(&self.log, &Recovery::default()).remove(&KEY).unwrap_or_default()
+    }
+
+    fn store(&self, table: Table) -> Store {
+        let mut store = Store::new(Arc::new(table));
+        for (_, at, body) in &self.entries {
+            store.apply(Position(*at), body).unwrap();
+        }
+        store
+    }
+}
+
+fn scan(
+    store: &Store,
+    log: &Log,
+    key: &str,
+    st: u64,
+    et: u64,
+    limit: u32,
+) -> (Vec<(u64, String)>, bool) {
+    let found =
+        store.scan(log, 0, key.as_bytes(), Range { st, et, limit, bytes: 1 << 20 }, 0).unwrap();
+    let text = |v: Bytes| String::from_utf8(v.to_vec()).unwrap();
+    (found.rows.into_iter().map(|(ts, v)| (ts, text(v))).collect(), found.finished)
+}
+
+fn get(store: &Store, log: &Log, key: &str, ts: u64) -> Result<(u64, String), Code> {
+    let found = store.get(log, 0, key.as_bytes(), ts, 0).map_err(|r| r.code)?;
+    Ok((found.0, String::from_utf8(found.1.to_vec()).unwrap()))
+}
+
+#[test]
+fn rows_are_read_newest_first_in_the_range_that_is_asked_for() {
+    let mut scene = Scene::new();
+    for ts in [3, 1, 5, 2, 4] {
+        scene.put(1, 0, "k", ts, &format!("v{ts}"));
+    }
+    scene.put(1, 0, "k", 4, "again");
+    let store = scene.store(plain());
+    let row = |ts: u64| (ts, format!("v{ts}"));
+    let all = vec![row(5), (4, "again".into()), row(4), row(3), row(2), row(1)];
+    assert_eq!(scan(&store, &scene.log, "k", 0, 0, 0), (all.clone(), true));
+    assert_eq!(scan(&store, &scene.log, "k", 4, 2, 0), (all[1..4].to_vec(), true));
+    assert_eq!(scan(&store, &scene.log, "k", 0, 0, 2), (all[..2].to_vec(), false));
+    assert_eq!(scan(&store, &scene.log, "k", 2, 0, 2), (all[4..].to_vec(), true));
+    assert_eq!(scan(&store, &scene.log, "other", 0, 0, 0), (vec![], true));
+    let backwards = Range { st: 2, et: 5, ..Range::default() };
+    assert_eq!(
+        store.scan(&scene.log, 0, b"k", backwards, 0).unwrap_err().code,
+        Code::StartBeforeEnd
+    );
+    assert_eq!(
+        store.scan(&scene.log, 1, b"k", Range::default(), 0).unwrap_err().code,
+        Code::IndexNotFound
+    );
+
+    assert_eq!(get(&store, &scene.log, "k", 0), Ok(row(5)));
+    assert_eq!(get(&store, &scene.log, "k", 4), Ok((4, "again".into())));
+    assert_eq!(get(&store, &scene.log, "k", 6), Err(Code::KeyNotFound));
+    assert_eq!(get(&store, &scene.log, "none", 0), Err(Code::KeyNotFound));
+    assert_eq!(store.count(0, b"k", false, 0), Ok(6));
+    assert_eq!(store.count(0, b"none", false, 0), Ok(0));
+    assert_eq!(store.records(), 6);
+}
+
+#[test]
+fn a_scan_cut_by_size_goes_on_below_its_last_time() {
+    let mut scene = Scene::new();
+    for i in 0..300u64 {
+        scene.put(1, 0, "k", 1 + i / 3, &"x".repeat(100));
+    }
+    let store = scene.store(plain());
+    let (mut st, mut seen) = (0, 0);
+    loop {
+        let range = Range { st, et: 0, limit: 0, bytes: 2000 };
+        let found = store.scan(&scene.log, 0, b"k", range, 0).unwrap();
+        assert!(found.rows.len() <= 24, "about what was asked for: {}", found.rows.len());
+        seen += found.rows.len();
+        if found.finished {
+            break;
+        }
+        st = found.rows.last().unwrap().0 - 1;
+    }
+    assert_eq!(seen, 300);
+}
+
+#[test]
+fn a_deleted_key_is_gone_until_it_is_written_again() {
+    let mut scene = Scene::new();
+    scene.put(1, 0, "k", 1, "a");
+    scene.put(1, 0, "l", 1, "b");
+    let mut writer = entry::Writer::delete(0, 0);
+    writer.key(0, b"k");
+    writer.key(5, b"l");
+    scene.entry(1, 0, writer.finish());
+    scene.put(1, 0, "k", 2, "c");
+    let store = scene.store(plain());
+    assert_eq!(scan(&store, &scene.log, "k", 0, 0, 0), (vec![(2, "c".into())], true));
+    assert_eq!(get(&store, &scene.log, "l", 0), Ok((1, "b".into())));
+}
+
+#[test]
+fn expired_rows_are_not_seen_and_a_changed_ttl_holds_at_once() {
+    let mut scene = Scene::new();
+    for minute in 1..=10u64 {
+        scene.put(1, 0, "k", minute * 60_000, "v");
+    }
+    let mut table = plain();
+    let mut store = scene.store(table.clone());
+    let now = 11 * 60_000;
+    let mut live = |kind, abs, lat| {
+        table.indexes[0].ttl = Ttl { kind, abs, lat };
+        store.set_table(Arc::new(table.clone()));
+        let seen = store
+            .scan(&scene.log, 0, b"k", Range { bytes: 1 << 20, ..Range::default() }, now)
+            .unwrap()
+            .rows
+            .len();
+        assert_eq!(store.count(0, b"k", true, now), Ok(seen as u64));
+        assert_eq!(store.count(0, b"k", false, now), Ok(10));
+        let oldest = (11 - seen as u64) * 60_000;
+        assert!(seen == 0 || store.get(&scene.log, 0, b"k", oldest, now).is_ok());
+        assert!(seen == 10 || store.get(&scene.log, 0, b"k", oldest - 60_000, now).is_err());
+        seen
+    };
+    assert_eq!(live(TtlKind::Absolute, 0, 0), 10);
+    assert_eq!(live(TtlKind::Absolute, 4, 0), 3);
+    assert_eq!(live(TtlKind::Latest, 0, 4), 4);
+    assert_eq!(live(TtlKind::AbsAndLat, 4, 6), 6);
+    assert_eq!(live(TtlKind::AbsOrLat, 4, 6), 3);
+    assert_eq!(live(TtlKind::Absolute, 1, 0), 0);
+    assert_eq!(live(TtlKind::Absolute, 0, 0), 10);
+}
+
+#[test]
+fn replay_finds_what_is_in_force() {
+    let mut scene = Scene::new();
+    scene.record(Kind::EpochStart, KEY, 1, 2, 0, &[1]);
+    scene.session = (5, 1);
+    scene.put(2, 1, "k", 1, "a");
+    scene.session = (5, 2);
+    scene.put(2, 1, "k", 2, "b");
+    scene.session = (5, 3);
+    scene.put(2, 2, "k", 3, "void");
+    scene.truncate(2, 2);
+    scene.record(Kind::EpochStart, KEY, 3, 4, 0, &[0]);
+    scene.session = (6, 1);
+    scene.put(4, 1, "k", 3, "c");
+    scene.record(Kind::EpochStart, KEY, 4, 9, 0, &[0]);
+
+    let loaded = scene.loaded();
+    assert_eq!((loaded.epoch, loaded.last, loaded.commit), (Epoch(9), Offset(3), Offset(2)));
+    assert_eq!(
+        loaded.epochs.iter().collect::<Vec<_>>(),
+        [(Epoch(2), Offset(1)), (Epoch(4), Offset(3))]
+    );
+    assert!(!loaded.damaged && !loaded.purged);
+    let places: Vec<u64> = loaded.entries.iter().map(|e| e.at.0).collect();
+    assert_eq!(places, scene.entries.iter().map(|e| e.1).collect::<Vec<_>>());
+    assert_eq!(loaded.dedup.look(5, 1), Verdict::Committed(Offset(1)));
+    assert_eq!(loaded.dedup.look(5, 2), Verdict::Committed(Offset(2)));
+    assert_eq!(loaded.dedup.look(5, 3), Verdict::New);
+    assert_eq!(loaded.dedup.look(6, 1), Verdict::Pending(Offset(3)));
+}
+
+#[test]
+fn a_purged_partition_is_gone_and_may_begin_anew() {
+    let mut scene = Scene::new();
+    scene.put(1, 0, "k", 1, "a");
+    scene.record(Kind::Purge, KEY, 0, 0, 0, &[]);
+    assert_eq!(scene.loaded(), Loaded { purged: true, ..Loaded::default() });
+    scene.entries.clear();
+    scene.put(3, 0, "k", 1, "b");
+    let loaded = scene.loaded();
+    assert_eq!((loaded.last, loaded.purged, loaded.epoch), (Offset(1), false, Epoch(3)));
+}
+
+#[test]
+fn a_gap_is_damage_and_what_is_before_it_stays() {
+    let mut scene = Scene::new();
+    scene.put(1, 0, "k", 1, "a");
+    let body = scene.entries[0].2.clone();
+    scene.record(Kind::Entry, KEY, 3, 1, 0, &body);
+    let loaded = scene.loaded();
+    assert_eq!((loaded.last, loaded.damaged), (Offset(1), true));
+    let scene = Scene::new();
+    scene.record(Kind::Entry, KEY, 1, 1, 0, b"no entry");
+    assert_eq!((scene.loaded().last, scene.loaded().damaged), (Offset(0), true));
+}
+
+#[test]
+fn the_log_is_the_same_after_a_restart() {
+    let mut scene = Scene::new();
+    for i in 0..500 {
+        scene.put(1, 0, &format!("k{}", i % 7), i, &"v".repeat(100));
+    }
+    let before = scene.loaded();
+    scene.log.close().unwrap();
+    let (log, recovery) = open(scene.dir.path());
+    assert!(recovery.clean);
+    assert_eq!(replay(&log, &recovery).remove(&KEY).unwrap(), before);
+    let store = scene.store(plain());
+    // 493 is the last that is 3 modulo 7.
+    assert_eq!(scan(&store, &log, "k3", 0, 0, 1), (vec![(493, "v".repeat(100))], false));
+}
+
+#[derive(Clone, Debug)]
+enum Do {
+    Append(usize),
+    Truncate(usize),
+    Noise(usize),
+}
+
+fn history() -> impl Strategy<Value = Vec<Do>> {
+    let step = prop_oneof![
+        6 => (1usize..4000).prop_map(Do::Append),
+        2 => (0usize..12).prop_map(Do::Truncate),
+        2 => (1usize..40_000).prop_map(Do::Noise),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// R26, R27: entries are found by offset, and never one that a truncation made void.
+    #[test]
+    fn entries_are_found_by_their_offset(steps in history(), asked in prop::collection::vec((1u64..40, 1u64..40, 1usize..9000), 8)) {
+        let mut scene = Scene::new();
+        let (mut places, mut epoch) = (places::Places::default(), 1);
+        for (n, step) in (0u64..).zip(steps) {
+            match step {
+                Do::Append(bytes) => {
+                    let at = scene.put(epoch, 0, "k", n, &"x".repeat(bytes));
+                    places.push(Offset(scene.entries.len() as u64), at);
+                }
+                Do::Truncate(back) => {
+                    let to = scene.entries.len() - back.min(scene.entries.len());
+                    let cut = scene.truncate(to, epoch);
+                    places.truncate(Offset(to as u64), cut);
+                    epoch += 1;
+                }
+                Do::Noise(bytes) => scene.noise(bytes),
+            }
+        }
+        prop_assert_eq!(&scene.loaded().places, &places);
+        let last = scene.entries.len() as u64;
+        for (from, count, budget) in asked {
+            let to = from + count - 1;
+            let found = read_entries(&scene.log, &places, KEY, Offset(from), Offset(to), budget);
+            if from > last {
+                prop_assert!(matches!(found, Err(Unreadable::Missing(_) | Unreadable::Gone(_))));
+                continue;
+            }
+            // Asked for more than there is: what there is, if the budget ends before.
+            let Ok(found) = found else {
+                prop_assert!(to > last);
+                continue;
+            };
+            let expected = &scene.entries[usize::try_from(from).unwrap() - 1..];
+            prop_assert!(!found.is_empty() && found.len() <= expected.len());
+            for (record, (epoch, at, body)) in found.iter().zip(expected) {
+                prop_assert_eq!((record.epoch(), record.position().0, record.body()), (*epoch, *at, &body[..]));
+            }
+            let bytes: usize = found.iter().map(|r| r.raw().len()).sum();
+            prop_assert!(bytes <= budget || found.len() == 1);
+        }
+    }
+
+    /// Rows are what a naive reading of the log gives, in whatever order times come.
+    #[test]
+    fn rows_are_what_the_log_says(rows in prop::collection::vec((0u8..4, 0u64..6, any::<u8>(), 0u8..12), 1..80)) {
+        let mut scene = Scene::new();
+        let mut naive: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
+        for (key, ts, value, deletes) in rows {
+            let (key, ts, value) = (format!("k{key}"), ts + 1, format!("v{value}"));
+            if deletes == 0 {
+                let mut writer = entry::Writer::delete(0, 0);
+                writer.key(0, key.as_bytes());
+                scene.entry(1, 0, writer.finish());
+                naive.remove(&key);
+            } else {
+                scene.put(1, 0, &key, ts, &value);
+                naive.entry(key).or_default().insert(0, (ts, value));
+            }
+        }
+        let store = scene.store(plain());
+        for key in ["k0", "k1", "k2", "k3"] {
+            let mut expected = naive.remove(key).unwrap_or_default();
+            expected.sort_by_key(|(ts, _)| std::cmp::Reverse(*ts));
+            prop_assert_eq!(scan(&store, &scene.log, key, 0, 0, 0), (expected, true));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Tablets over their wire, against a nameserver that does what a test says.
+
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod nameserver;
+mod one;
+mod two;

@@ -1,0 +1,289 @@
+//! Two tablets: what the leader has, the follower gets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stela_common::code::Code;
+use stela_common::fs::{Disk, Op, Recorder};
+use stela_proto::tablet as pb;
+
+use crate::cluster::*;
+use crate::nameserver::FakeNameserver;
+
+/// Two tablets with a replica each of the one partition of a table; tablet 1 leads, both are in sync.
+async fn pair() -> (FakeNameserver, [Home; 2], [Running; 2]) {
+    let nameserver = FakeNameserver::start().await;
+    let homes = [Home::new(&nameserver), Home::new(&nameserver)];
+    let first = homes[0].start().await;
+    let second = homes[1].start().await;
+    nameserver.create(table(1, 2), &[1, 2]);
+    nameserver.elect(TID, 1, &[1, 2]);
+    until("it serves", || nameserver.report(1, TID, 0).serving).await;
+    (nameserver, homes, [first, second])
+}
+
+fn is_whole(nameserver: &FakeNameserver, leader: u32, follower: u32) -> bool {
+    let (l, f) = (nameserver.report(leader, TID, 0), nameserver.report(follower, TID, 0));
+    let mut in_sync = nameserver.in_sync(TID, 0);
+    in_sync.sort_unstable();
+    in_sync == [1, 2]
+        && l.serving
+        && l.offset == l.commit
+        && (f.offset, f.commit) == (l.offset, l.commit)
+}
+
+#[tokio::test]
+async fn an_acknowledged_row_is_on_both() {
+    let (nameserver, _homes, [first, second]) = pair().await;
+    let (mut leader, mut follower) = (first.client().await, second.client().await);
+    for n in 1..=200 {
+        assert_eq!(leader.store("k", n, &format!("v{n}")).await.offset, n);
+    }
+    until("the follower shows all", || {
+        is_whole(&nameserver, 1, 2) && nameserver.report(2, TID, 0).commit == 200
+    })
+    .await;
+    let rows = leader.rows("k", pb::ReadFrom::Leader).await;
+    assert_eq!(rows.len(), 200);
+    assert_eq!(follower.rows("k", pb::ReadFrom::Any).await, rows);
+
+    // The follower says who leads.
+    let refused = follower.put(put(vec![row("k", 1, "v")], (0, 0))).await;
+    assert_eq!(
+        (said(&refused.status), refused.leader),
+        ((103, "table is follower"), first.endpoint.clone())
+    );
+    let refused = follower.get("k", 0).await;
+    assert_eq!((said(&refused.status).0, refused.leader), (103, first.endpoint.clone()));
+    let followers = leader
+        .0
+        .get_follower(pb::GetFollowerRequest { tid: TID, pid: 0 })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(followers.leader_offset, 200);
+    assert_eq!(
+        followers.followers[0],
+        pb::FollowerRow { endpoint: second.endpoint.clone(), offset: 200 }
+    );
+}
+
+#[tokio::test]
+async fn a_follower_that_was_away_catches_up() {
+    let (nameserver, homes, [first, second]) = pair().await;
+    let mut leader = first.client().await;
+    leader.store("k", 1, "before").await;
+    second.kill().await;
+    // The leader goes on alone as soon as the removal is decided (R7).
+    for n in 2..=300u64 {
+        leader.store("k", n, &"x".repeat(2000)).await;
+    }
+    assert_eq!(nameserver.in_sync(TID, 0), [1]);
+    let second = homes[1].start().await;
+    until("it is in sync again", || is_whole(&nameserver, 1, 2)).await;
+    let mut follower = second.client().await;
+    assert_eq!(
+        follower.rows("k", pb::ReadFrom::Any).await,
+        leader.rows("k", pb::ReadFrom::Leader).await
+    );
+    assert!(homes[1].lost_and_found().is_empty());
+}
+
+#[tokio::test]
+async fn the_follower_leads_when_the_leader_is_gone() {
+    let (nameserver, homes, [first, second]) = pair().await;
+    let mut leader = first.client().await;
+    for n in 1..=100 {
+        leader.store("k", n, &format!("v{n}")).await;
+    }
+    let id = (9, 1);
+    assert_eq!(said(&leader.put(put(vec![row("k", 500, "once")], id)).await.status), OK);
+    first.kill().await;
+    nameserver.elect(TID, 2, &[2]);
+    let mut leader = second.client().await;
+    // A repetition at the new leader (H13).
+    let mut again = leader.put(put(vec![row("k", 500, "once")], id)).await;
+    while said(&again.status) != OK {
+        assert!(
+            matches!(said(&again.status).0, c if c == Code::NotServing as i32 || c == 103),
+            "{again:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        again = leader.put(put(vec![row("k", 500, "once")], id)).await;
+    }
+    assert_eq!((again.offset, again.epoch), (101, 2));
+    assert_eq!(leader.count("k").await, 101);
+    leader.store("k", 600, "after").await;
+    let first = homes[0].start().await;
+    until("both have all", || is_whole(&nameserver, 2, 1)).await;
+    let mut follower = first.client().await;
+    assert_eq!(
+        follower.rows("k", pb::ReadFrom::Any).await,
+        leader.rows("k", pb::ReadFrom::Leader).await
+    );
+}
+
+#[tokio::test]
+async fn a_divergent_tail_goes_to_lost_and_found() {
+    let (nameserver, homes, [first, second]) = pair().await;
+    let mut leader = first.client().await;
+    leader.store("k", 1, "both").await;
+    until("both have it", || is_whole(&nameserver, 1, 2)).await;
+    // The leader cannot get its follower removed, so what it writes now is never acknowledged.
+    nameserver.state.lock().deaf = true;
+    second.kill().await;
+    let mut writer = first.client().await;
+    let tail =
+        tokio::spawn(async move { writer.0.put(put(vec![row("k", 2, "lost")], (5, 1))).await });
+    while leader.status().await.offset < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    first.kill().await;
+    assert!(tail.await.unwrap().is_err(), "nobody acknowledged it");
+
+    nameserver.state.lock().deaf = false;
+    let second = homes[1].start().await;
+    nameserver.elect(TID, 2, &[2]);
+    let mut leader = second.client().await;
+    leader.store("k", 3, "kept").await;
+    let first = homes[0].start().await;
+    until("both have all", || is_whole(&nameserver, 2, 1)).await;
+    let rows = vec![(3, "kept".to_owned()), (1, "both".into())];
+    let mut follower = first.client().await;
+    assert_eq!(leader.rows("k", pb::ReadFrom::Leader).await, rows);
+    assert_eq!(follower.rows("k", pb::ReadFrom::Any).await, rows);
+
+    let found = homes[0].lost_and_found();
+    assert_eq!(found.len(), 1);
+    let raw = stela_common::fs::read(&found[0]).unwrap();
+    let records: Vec<_> = stela_common::log::parse(&raw).map(Result::unwrap).collect();
+    assert_eq!((records.len(), records[0].offset.0, records[0].epoch.0), (1, 2, 1));
+    assert!(records[0].body.ends_with(b"lost"));
+
+    // The cut tail does not come back, and its request id is free again (R32).
+    first.kill().await;
+    second.kill().await;
+    let first = homes[0].start().await;
+    nameserver.elect(TID, 1, &[1]);
+    let mut leader = first.client().await;
+    leader.store("k", 4, "x").await;
+    assert_eq!(leader.rows("k", pb::ReadFrom::Leader).await[1..], rows);
+    let again = leader.put(put(vec![row("k", 2, "lost")], (5, 1))).await;
+    assert_eq!((said(&again.status), again.offset), (OK, 4));
+}
+
+#[tokio::test]
+async fn a_paused_follower_stops_reads_and_not_for_ever() {
+    let (nameserver, _homes, [first, second]) = pair().await;
+    let mut leader = first.client().await;
+    leader.store("k", 1, "v").await;
+    assert_eq!(leader.get("k", 0).await.value, "v");
+    second.kill().await;
+    // Without the follower's permit there is no read until it has left the set (R11); parked ones are served then.
+    let reply = leader.get("k", 0).await;
+    assert!(
+        said(&reply.status) == OK || said(&reply.status).0 == Code::LeaseExpired as i32,
+        "{reply:?}"
+    );
+    until("it is removed", || nameserver.in_sync(TID, 0) == [1]).await;
+    let mut reply = leader.get("k", 0).await;
+    while said(&reply.status) != OK {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        reply = leader.get("k", 0).await;
+    }
+    assert_eq!(reply.value, "v");
+}
+
+/// The writes of a log fail as on a full disk.
+fn fill(recorder: &Recorder) {
+    recorder.inject(|op| {
+        matches!(op, Op::Write { .. }).then(|| std::io::ErrorKind::StorageFull.into())
+    });
+}
+
+#[tokio::test]
+async fn a_full_disk_makes_a_leader_read_only_until_space_is_back() {
+    let (nameserver, homes, [first, second]) = pair().await;
+    first.stop().await;
+    let recorder = Arc::new(Recorder::new());
+    let first = homes[0].start_on(Disk::recording(recorder.clone())).await;
+    nameserver.elect(TID, 1, &[1, 2]);
+    let mut leader = first.client().await;
+    leader.store("k", 1, "v").await;
+    fill(&recorder);
+    let full = leader.put(put(vec![row("k", 2, "w")], (4, 1))).await;
+    assert_eq!(said(&full.status).0, Code::DiskFull as i32, "{full:?}");
+    assert!(
+        said(&full.status)
+            .1
+            .starts_with("disk is full: the partition is read-only until space is back"),
+        "{full:?}"
+    );
+    assert_eq!(leader.get("k", 0).await.value, "v");
+    // A refused write was not applied: its id is free.
+    recorder.heal();
+    let stored = leader.put(put(vec![row("k", 2, "w")], (4, 1))).await;
+    assert_eq!((said(&stored.status), stored.offset), (OK, 2));
+    until("both have all", || {
+        is_whole(&nameserver, 1, 2) && nameserver.report(2, TID, 0).commit == 2
+    })
+    .await;
+    drop(second);
+}
+
+#[tokio::test]
+async fn a_follower_whose_disk_was_full_catches_up() {
+    let (nameserver, homes, [first, second]) = pair().await;
+    second.stop().await;
+    let recorder = Arc::new(Recorder::new());
+    let second = homes[1].start_on(Disk::recording(recorder.clone())).await;
+    let mut leader = first.client().await;
+    leader.store("k", 1, "v").await;
+    until("both have it", || is_whole(&nameserver, 1, 2)).await;
+    fill(&recorder);
+    // The follower cannot keep up, and leaves the set.
+    for n in 2..=20 {
+        leader.store("k", n, &format!("v{n}")).await;
+    }
+    assert_eq!(nameserver.in_sync(TID, 0), [1]);
+    recorder.heal();
+    until("it has caught up", || {
+        is_whole(&nameserver, 1, 2) && nameserver.report(2, TID, 0).commit == 20
+    })
+    .await;
+    let mut follower = second.client().await;
+    assert_eq!(
+        follower.rows("k", pb::ReadFrom::Any).await,
+        leader.rows("k", pb::ReadFrom::Leader).await
+    );
+    // What was acknowledged is in its log.
+    second.kill().await;
+    let second = homes[1].start().await;
+    let mut follower = second.client().await;
+    assert_eq!(follower.status().await.offset, 20);
+}
+
+#[tokio::test]
+async fn an_activation_that_the_disk_refused_is_tried_again() {
+    let nameserver = FakeNameserver::start().await;
+    let home = Home::new(&nameserver);
+    let recorder = Arc::new(Recorder::new());
+    let running = home.start_on(Disk::recording(recorder.clone())).await;
+    nameserver.create(table(1, 1), &[1]);
+    nameserver.elect(TID, 1, &[1]);
+    let mut client = running.client().await;
+    client.store("k", 1, "v").await;
+    // Only what goes to the log fails: the order itself is remembered.
+    recorder.inject(|op| {
+        let to_log = matches!(op, Op::Write { bytes, .. } if bytes.starts_with(&0xBA7C_57E1u32.to_le_bytes()));
+        to_log.then(|| std::io::ErrorKind::StorageFull.into())
+    });
+    nameserver.elect(TID, 1, &[1]);
+    until("it cannot lead", || !nameserver.report(1, TID, 0).serving).await;
+    recorder.heal();
+    until("it leads", || {
+        nameserver.report(1, TID, 0).serving && nameserver.report(1, TID, 0).epoch == 2
+    })
+    .await;
+    assert_eq!(client.store("k", 2, "w").await.offset, 2);
+}

@@ -1,0 +1,266 @@
+//! Faults as they hit a run, and their ends.
+
+use super::clock::MS;
+use super::fault::{Fault, Healing, Role};
+use super::nameserver::MetaEvent;
+use super::random::Random;
+use super::scene::{Event, NAMESERVER, trace};
+use super::tablet::place_of;
+use super::world::World;
+
+impl World {
+    /// A fault comes by itself, and the next one is on its way.
+    pub fn next_fault(&mut self) {
+        if self.scene.healed {
+            return;
+        }
+        let every = self.scene.profile.every;
+        let next = self.scene.random.between(every / 4, every * 7 / 4);
+        self.scene.after(next * MS, Event::NextFault);
+        if let Some(fault) = weighed(&mut self.scene.random, self.scene.profile.faults) {
+            let victim = self.victim(fault);
+            self.strike(fault, victim);
+        }
+    }
+
+    /// Somebody to be hit, in a role that is drawn first: most of the time most tablets are followers.
+    fn victim(&mut self, fault: Fault) -> usize {
+        let roles: Vec<Role> = Role::ALL.into_iter().filter(|r| fault.befalls(*r)).collect();
+        let role = self.scene.random.pick(&roles).copied();
+        let in_role: Vec<usize> = (0..self.machines.len())
+            .filter(|at| self.nameserver.state.partitions.keys().any(|key| self.role(*at, *key) == role))
+            .collect();
+        match self.scene.random.pick(&in_role) {
+            Some(at) => *at,
+            None => self.scene.random.index(self.machines.len()),
+        }
+    }
+
+    /// Somebody else.
+    fn other(&mut self, at: usize) -> usize {
+        let n = self.machines.len();
+        (at + 1 + self.scene.random.index(n - 1)) % n
+    }
+
+    fn cover(&mut self, fault: Fault, at: usize) {
+        let keys: Vec<_> = self.nameserver.state.partitions.keys().copied().collect();
+        for key in keys {
+            if let Some(role) = self.role(at, key) {
+                self.scene.coverage.hit(fault, role);
+            }
+        }
+    }
+
+    /// A fault hits a tablet.
+    pub fn strike(&mut self, fault: Fault, at: usize) {
+        if self.scene.healed {
+            return;
+        }
+        let everybody = matches!(fault, Fault::NameserverFailover | Fault::Toggle);
+        for hit in (0..self.machines.len()).filter(|hit| everybody || *hit == at) {
+            self.cover(fault, hit);
+        }
+        trace!(self.scene, "---- {fault}: {at}");
+        match fault {
+            Fault::Kill => self.kill(at, true),
+            Fault::PowerCut => self.power_cut(at),
+            Fault::Stop => self.stop(at),
+            Fault::Pause => {
+                let length = self.scene.random.between(10, 200) * self.scene.random.between(1, 15);
+                let machine = &mut self.machines[at];
+                machine.paused_until = machine.paused_until.max(self.scene.now + length * MS);
+            }
+            Fault::Break => {
+                let links: Vec<_> = self
+                    .scene
+                    .links
+                    .iter()
+                    .filter(|(_, l)| !l.broken && (l.leader.0 == at || l.follower.0 == at))
+                    .map(|(conn, _)| *conn)
+                    .collect();
+                if let Some(conn) = self.scene.random.pick(&links).copied() {
+                    self.scene.break_link(conn, true);
+                }
+            }
+            Fault::Cut => {
+                let other = self.other(at);
+                self.block(vec![(at, other), (other, at)]);
+            }
+            Fault::CutOneWay => {
+                let other = self.other(at);
+                self.block(vec![(at, other)]);
+            }
+            Fault::Deaf => {
+                let mut ways: Vec<_> = (0..self.machines.len()).filter(|o| *o != at).map(|o| (o, at)).collect();
+                if self.scene.random.chance(600) {
+                    ways.push((at, self.other(at)));
+                }
+                if self.scene.random.chance(400) {
+                    ways.push((NAMESERVER, at));
+                    let delay = self.scene.random.below(self.scene.pace.timing.read_lease / 2);
+                    self.scene.after(delay * MS, Event::Strike(Fault::WrongSuspicion, at));
+                }
+                self.block(ways);
+            }
+            Fault::CutOff => {
+                let both = vec![(at, NAMESERVER), (NAMESERVER, at)];
+                let ways = match self.scene.random.below(4) {
+                    0 => both.into_iter().take(1).collect(),
+                    1 => both.into_iter().skip(1).collect(),
+                    _ => both,
+                };
+                self.block(ways);
+            }
+            Fault::WrongSuspicion => self.nameserver.suspect(at),
+            Fault::SlowDisk => {
+                self.machines[at].slow_ms = self.scene.random.between(20, 600);
+                let length = self.scene.random.between(100, 2500);
+                self.scene.after(length * MS, Event::Heal(Healing::FastDisk(at)));
+            }
+            Fault::FullDisk => {
+                self.machines[at].disk.full = true;
+                let length = self.scene.random.between(5, 500);
+                self.scene.after(length * MS, Event::Heal(Healing::RoomOnDisk(at)));
+            }
+            Fault::NameserverFailover => self.nameserver.fail(&mut self.scene),
+            Fault::OldView => {
+                if let Some((life, told)) = self.nameserver.last_told.get(&at).cloned() {
+                    let delay = self.scene.random.between(0, 3000);
+                    self.scene.after(delay * MS, Event::OldNews(at, life, Box::new(told)));
+                }
+            }
+            Fault::PlannedSwitch => self.nameserver.switch(at, &mut self.scene),
+            Fault::Toggle => {
+                self.nameserver.set_auto_failover(false, &mut self.scene);
+                let length = self.scene.random.between(100, 2000);
+                self.scene.after(length * MS, Event::Heal(Healing::AutoFailover));
+            }
+            Fault::HoldProposal | Fault::LoseReply | Fault::Repeat => {}
+        }
+    }
+
+    /// The process ends. `told`: the machine lives, and tells whoever is connected.
+    fn kill(&mut self, at: usize, told: bool) {
+        let machine = &mut self.machines[at];
+        let life = machine.life;
+        let Some(process) = machine.process.take() else { return };
+        if let Some(to) = process.syncing
+            && self.scene.random.chance(500)
+        {
+            machine.disk.sync(to);
+        }
+        let links: Vec<_> = self
+            .scene
+            .links
+            .iter()
+            .filter(|(_, l)| l.leader == (at, life) || l.follower == (at, life))
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in links {
+            let lossy = self.scene.random.chance(700);
+            self.scene.break_link(conn, lossy);
+        }
+        if let Some(session) = process.session {
+            let known = told || self.scene.random.chance(300);
+            let after = if known { self.scene.random.between(MS, 60 * MS) } else { 3_000 * MS };
+            self.scene.after(after, Event::Meta(MetaEvent::Ended(session, known)));
+        }
+        machine.starting = true;
+        let most = self.scene.profile.away_ms;
+        let away = if self.scene.random.chance(300) { most * 5 } else { most };
+        let away = self.scene.random.between(1, away);
+        self.scene.after(away * MS, Event::Start(at));
+    }
+
+    fn power_cut(&mut self, at: usize) {
+        if self.scene.profile.interval && !self.may_lose(at) {
+            return self.kill(at, true);
+        }
+        self.kill(at, false);
+        let machine = &mut self.machines[at];
+        if machine.process.is_none() {
+            machine.boot += 1;
+            machine.clean = false;
+            let lost = machine.disk.cut(&mut self.scene.random);
+            trace!(self.scene, "{at} loses {lost} records");
+            self.scene.coverage.lost_records += lost as u64;
+            machine.lost_tail |= lost > 0;
+            if self.scene.profile.interval {
+                self.nameserver.unproven.insert(at);
+            }
+        }
+    }
+
+    /// With `sync=interval` a tail is gone when all members lose their power at once, and that is promised: there must
+    /// be another trusted member of each set.
+    fn may_lose(&self, at: usize) -> bool {
+        self.nameserver.state.partitions.values().all(|partition| {
+            partition.in_sync.iter().filter(|m| !m.untrusted).any(|m| {
+                let other = place_of(m.tablet);
+                other != at && !self.nameserver.unproven.contains(&other)
+            })
+        })
+    }
+
+    fn stop(&mut self, at: usize) {
+        let machine = &mut self.machines[at];
+        if machine.process.is_some() {
+            machine.disk.sync(machine.disk.end());
+            machine.clean = true;
+            self.kill(at, true);
+        }
+    }
+
+    /// Blocks ways for less than it takes to give a connection up, most of the time.
+    fn block(&mut self, ways: Vec<(usize, usize)>) {
+        self.scene.blocked.extend(ways.iter().copied());
+        let lag = self.scene.pace.timing.replica_lag;
+        let most = if self.scene.random.chance(200) { 5 * lag } else { 2 * lag };
+        let length = self.scene.random.between(lag / 50, most);
+        self.scene.after(length * MS, Event::Heal(Healing::Ways(ways)));
+    }
+
+    /// A fault is over.
+    pub fn end_of(&mut self, healing: Healing) {
+        match healing {
+            Healing::Ways(ways) => {
+                for way in ways {
+                    self.scene.blocked.remove(&way);
+                }
+            }
+            Healing::FastDisk(at) => self.machines[at].slow_ms = 0,
+            Healing::RoomOnDisk(at) => self.machines[at].disk.full = false,
+            Healing::AutoFailover => self.nameserver.set_auto_failover(true, &mut self.scene),
+        }
+    }
+
+    /// All faults are over.
+    pub fn heal(&mut self) {
+        trace!(self.scene, "==== all is healed");
+        self.scene.healed = true;
+        self.scene.blocked.clear();
+        self.nameserver.set_auto_failover(true, &mut self.scene);
+        for at in 0..self.machines.len() {
+            let machine = &mut self.machines[at];
+            machine.slow_ms = 0;
+            machine.disk.full = false;
+            machine.paused_until = machine.paused_until.min(self.scene.now);
+            if machine.process.is_none() {
+                machine.starting = true;
+                self.scene.after(0, Event::Start(at));
+            }
+        }
+    }
+}
+
+fn weighed(random: &mut Random, faults: &[(Fault, u32)]) -> Option<Fault> {
+    let all: u64 = faults.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let mut drawn = random.below(all);
+    for (fault, weight) in faults {
+        match drawn.checked_sub(u64::from(*weight)) {
+            Some(left) => drawn = left,
+            None => return Some(*fault),
+        }
+    }
+    None
+}

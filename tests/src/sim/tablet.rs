@@ -1,0 +1,443 @@
+//! A tablet of the simulation: a machine with a disk and a clock that outlive its process, and what the process holds.
+//!
+//! What the process holds is what `stela-tablet` holds under its lock, without tokio and sockets.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use stela_common::clock::Millis;
+use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TabletId, Version};
+use stela_common::table::Sync;
+use stela_common::wire::{Member, View};
+use stela_replica::core::{Admitted, Env, Replica};
+use stela_replica::lease::{Grants, Permits};
+use stela_replica::message::{Conn, Identity, Input, Output, Refusal, Stored, Write};
+use stela_replica::variant::Variant;
+
+use super::client::Request;
+use super::clock::{Clock, Moment};
+use super::disk::{Disk, Id};
+use super::scene::{Pace, Scene};
+use super::wire::{FollowerBox, LeaderBox};
+
+/// A replica's decisions, whichever mistakes are planted in them.
+pub trait Core {
+    /// See [`Replica::step`].
+    fn step(&mut self, now: Millis, env: &Env<'_>, input: Input, outputs: &mut Vec<Output>);
+    /// See [`Replica::admit`].
+    fn admit(&mut self, now: Millis) -> Result<Admitted, Refusal>;
+    /// See [`Replica::revoke`].
+    fn revoke(&mut self, admitted: Admitted);
+    /// See [`Replica::may_read`].
+    fn may_read(&self, now: Millis, env: &Env<'_>) -> Result<(), Refusal>;
+    /// See [`Replica::may_acknowledge`].
+    fn may_acknowledge(&self, now: Millis) -> Result<(), Refusal>;
+    /// See [`Replica::leads`].
+    fn leads(&self) -> bool;
+    /// See [`Replica::serving`].
+    fn serving(&self) -> bool;
+    /// See [`Replica::idle`].
+    fn idle(&self) -> bool;
+    /// See [`Replica::epoch`].
+    fn epoch(&self) -> Epoch;
+    /// See [`Replica::commit`].
+    fn commit(&self) -> Offset;
+    /// See [`Replica::last`].
+    fn last(&self) -> Offset;
+    /// See [`Replica::view`].
+    fn view(&self) -> Option<&View>;
+    /// See [`Replica::leader`].
+    fn leader(&self) -> Option<(TabletId, Incarnation)>;
+}
+
+impl<V: Variant> Core for Replica<V> {
+    fn step(&mut self, now: Millis, env: &Env<'_>, input: Input, outputs: &mut Vec<Output>) {
+        Self::step(self, now, env, input, outputs);
+    }
+    fn admit(&mut self, now: Millis) -> Result<Admitted, Refusal> {
+        Self::admit(self, now)
+    }
+    fn revoke(&mut self, admitted: Admitted) {
+        Self::revoke(self, admitted);
+    }
+    fn may_read(&self, now: Millis, env: &Env<'_>) -> Result<(), Refusal> {
+        Self::may_read(self, now, env)
+    }
+    fn may_acknowledge(&self, now: Millis) -> Result<(), Refusal> {
+        Self::may_acknowledge(self, now)
+    }
+    fn leads(&self) -> bool {
+        Self::leads(self)
+    }
+    fn serving(&self) -> bool {
+        Self::serving(self)
+    }
+    fn idle(&self) -> bool {
+        Self::idle(self)
+    }
+    fn epoch(&self) -> Epoch {
+        Self::epoch(self)
+    }
+    fn commit(&self) -> Offset {
+        Self::commit(self)
+    }
+    fn last(&self) -> Offset {
+        Self::last(self)
+    }
+    fn view(&self) -> Option<&View> {
+        Self::view(self)
+    }
+    fn leader(&self) -> Option<(TabletId, Incarnation)> {
+        Self::leader(self)
+    }
+}
+
+/// Makes a replica from what a log holds.
+pub type MakeCore = fn(Identity, Stored, Millis) -> Box<dyn Core>;
+
+/// [`MakeCore`] for a variant.
+pub fn make_core<V: Variant + 'static>(identity: Identity, stored: Stored, now: Millis) -> Box<dyn Core> {
+    Box::new(Replica::<V>::new(identity, stored, now))
+}
+
+/// How far a partition was shipped over a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ship {
+    /// The next entry.
+    pub next: Offset,
+    /// Offset and epoch of the one before (R5).
+    pub prev: (Offset, Epoch),
+}
+
+/// A stream to a follower.
+pub struct Outgoing {
+    /// Who is there.
+    pub peer: usize,
+    /// Which run.
+    pub incarnation: Incarnation,
+    /// What goes there next.
+    pub outbox: FollowerBox,
+    /// The transport has been told that there is something.
+    pub sending: bool,
+    /// What is shipped.
+    pub ships: BTreeMap<PartitionKey, Ship>,
+}
+
+/// A stream from a leader.
+pub struct Incoming {
+    /// Who is there.
+    pub peer: usize,
+    /// Which run.
+    pub incarnation: Incarnation,
+    /// What goes back next.
+    pub outbox: LeaderBox,
+    /// The transport has been told that there is something.
+    pub sending: bool,
+}
+
+/// Who waits for a write.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter {
+    /// The request that is answered.
+    pub request: Request,
+}
+
+/// One replica in a process.
+pub struct Copy {
+    /// The decisions.
+    pub core: Box<dyn Core>,
+    /// The last entry that can be read here.
+    pub applied: Offset,
+    /// Request ids (R32).
+    pub ids: BTreeMap<Id, Offset>,
+    /// Writes that wait for their acknowledgement.
+    pub waiters: BTreeMap<Offset, Vec<Waiter>>,
+    /// Why it is quarantined.
+    pub quarantine: Option<String>,
+}
+
+/// A proposal for the meta group (R7).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Proposal {
+    /// The partition.
+    pub key: PartitionKey,
+    /// The epoch that proposes.
+    pub epoch: Epoch,
+    /// The version that it builds on.
+    pub expected: Version,
+    /// The new set.
+    pub in_sync: Vec<Member>,
+}
+
+/// A write of a replica and where it ends in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsynced {
+    /// Behind its batch.
+    pub end: usize,
+    /// The partition.
+    pub key: PartitionKey,
+    /// Its number there.
+    pub write: Write,
+}
+
+/// One run of a tablet's process.
+pub struct Process {
+    /// 0 until it is registered.
+    pub tablet: TabletId,
+    /// This run.
+    pub incarnation: Incarnation,
+    /// Replicas here.
+    pub copies: BTreeMap<PartitionKey, Copy>,
+    /// R11, as leader.
+    pub permits: Permits,
+    /// R11, as follower.
+    pub grants: Grants,
+    /// Streams to followers.
+    pub outgoing: BTreeMap<Conn, Outgoing>,
+    /// Streams from leaders.
+    pub incoming: BTreeMap<Conn, Incoming>,
+    /// Which run of the other tablets is registered.
+    pub addresses: BTreeMap<usize, Incarnation>,
+    /// Tablets that a stream is being opened to.
+    pub dialing: BTreeSet<usize>,
+    /// R17.
+    pub lease_until: Millis,
+    /// Told up to this Raft index.
+    pub known_index: u64,
+    /// Decisions that could not be carried out, as the log refused a write.
+    pub owed: BTreeMap<PartitionKey, View>,
+    /// Proposals to send.
+    pub proposals: VecDeque<Proposal>,
+    /// Writes whose sync has not ended.
+    pub unsynced: VecDeque<Unsynced>,
+    /// A sync is under way that covers everything up to there.
+    pub syncing: Option<usize>,
+    /// Writes that have arrived.
+    pub inbox: Vec<Request>,
+    /// Somebody is about to take them.
+    pub draining: bool,
+    /// Reads that wait for a permit, with the moment at which they are given up.
+    pub parked: Vec<(Request, Moment)>,
+    /// Somebody is about to look at them.
+    pub unparking: bool,
+    /// The heartbeat stream.
+    pub session: Option<u64>,
+    /// When the nameserver was last heard on it.
+    pub heard: Moment,
+    /// When the next heartbeat is due.
+    pub beats_until: Moment,
+    /// R12: partitions that were surrendered, and in which epoch.
+    pub surrendered: BTreeMap<PartitionKey, Epoch>,
+}
+
+/// What a tablet's directory holds beside the log; each change is synced at once.
+#[derive(Clone, Debug)]
+pub struct Fences {
+    /// Runs that may be registered (R14).
+    pub starts: Vec<Incarnation>,
+    /// Every stop since the last registration was clean (R14). Not just the last one: a run that started after a power
+    /// cut and was stopped cleanly before it could register proves nothing of the tail that the cut took.
+    pub clean: bool,
+    /// The highest controller epoch seen (R20).
+    pub controller: u64,
+    /// The highest index of a decision that was carried out (R20).
+    pub decision: u64,
+    /// The partitions that are here.
+    pub held: BTreeSet<PartitionKey>,
+}
+
+/// A machine.
+pub struct Machine {
+    /// Its number.
+    pub at: usize,
+    /// Its disk.
+    pub disk: Disk,
+    /// Its clock.
+    pub clock: Clock,
+    /// What its directory holds beside the log.
+    pub fences: Fences,
+    /// How often a process was started.
+    pub life: u64,
+    /// The process, if one runs.
+    pub process: Option<Process>,
+    /// Until then the process does not run.
+    pub paused_until: Moment,
+    /// How often the machine was switched on.
+    pub boot: u64,
+    /// The last stop was clean.
+    pub clean: bool,
+    /// A power cut took records that were not synced, and no run has registered since.
+    pub lost_tail: bool,
+    /// A sync takes so many milliseconds more.
+    pub slow_ms: u64,
+    /// A start is on its way.
+    pub starting: bool,
+    /// How replicas are made.
+    pub make_core: MakeCore,
+}
+
+/// The tablet's name in the metadata.
+pub fn id_of(at: usize) -> TabletId {
+    TabletId(u32::try_from(at).unwrap_or(0) + 1)
+}
+
+/// The machine of a tablet.
+pub fn place_of(id: TabletId) -> usize {
+    usize::try_from(id.0).unwrap_or(0).wrapping_sub(1)
+}
+
+/// The tablet's address.
+pub fn endpoint_of(at: usize) -> String {
+    format!("tablet{at}")
+}
+
+impl Machine {
+    /// A new machine, without a process.
+    pub fn new(at: usize, scene: &mut Scene, make_core: MakeCore) -> Self {
+        Self {
+            at,
+            disk: Disk::default(),
+            clock: Clock::draw(&mut scene.random),
+            fences: Fences {
+                starts: Vec::new(),
+                clean: true,
+                controller: 0,
+                decision: 0,
+                held: BTreeSet::new(),
+            },
+            life: 0,
+            process: None,
+            paused_until: 0,
+            boot: 1,
+            clean: true,
+            lost_tail: false,
+            slow_ms: 0,
+            starting: false,
+            make_core,
+        }
+    }
+
+    /// What its clock shows.
+    pub fn local(&self, scene: &Scene) -> Millis {
+        self.clock.at(scene.now)
+    }
+
+    /// Starts a process: it recovers its log and is a follower of everything (R1).
+    pub fn start(&mut self, scene: &mut Scene) {
+        self.life += 1;
+        self.paused_until = 0;
+        self.starting = false;
+        let incarnation = Incarnation(scene.number() << 20 | scene.random.below(1 << 20));
+        self.disk.recover();
+        let now = self.local(scene);
+        self.fences.clean &= std::mem::take(&mut self.clean);
+        let mut process = Process {
+            tablet: TabletId(0),
+            incarnation,
+            copies: BTreeMap::new(),
+            permits: Permits::default(),
+            grants: Grants::new(now),
+            outgoing: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            dialing: BTreeSet::new(),
+            lease_until: Millis::default(),
+            known_index: 0,
+            owed: BTreeMap::new(),
+            proposals: VecDeque::new(),
+            unsynced: VecDeque::new(),
+            syncing: None,
+            inbox: Vec::new(),
+            draining: false,
+            parked: Vec::new(),
+            unparking: false,
+            session: None,
+            heard: 0,
+            beats_until: 0,
+            surrendered: BTreeMap::new(),
+        };
+        for key in &self.fences.held {
+            let identity = identity(&process, scene, *key);
+            process.copies.insert(*key, Copy::load(self.make_core, identity, &self.disk, now));
+        }
+        self.process = Some(process);
+        if self.fences.starts.last() != Some(&incarnation) {
+            self.fences.starts.push(incarnation);
+        }
+    }
+
+    /// What a replica here is told about itself.
+    pub fn adopt(&mut self, scene: &Scene) {
+        let now = self.local(scene);
+        let Some(process) = &mut self.process else { return };
+        process.tablet = id_of(self.at);
+        self.fences.starts = vec![process.incarnation];
+        self.fences.clean = true;
+        let keys: Vec<PartitionKey> = process.copies.keys().copied().collect();
+        for key in keys {
+            let identity = identity(process, scene, key);
+            if let Some(copy) = process.copies.get_mut(&key) {
+                copy.reset(self.make_core, identity, &self.disk, Write(0), now);
+            }
+        }
+    }
+}
+
+/// What a replica is told about itself.
+pub fn identity(process: &Process, scene: &Scene, key: PartitionKey) -> Identity {
+    let Pace { timing, .. } = scene.pace;
+    Identity {
+        key,
+        tablet: process.tablet,
+        incarnation: process.incarnation,
+        sync: if scene.profile.interval { Sync::Interval(100) } else { Sync::Commit },
+        min_insync: scene.profile.min_insync,
+        timing,
+    }
+}
+
+impl Copy {
+    /// A replica from what the log holds: what is known to be committed is readable at once.
+    pub fn load(make: MakeCore, identity: Identity, disk: &Disk, now: Millis) -> Self {
+        let log = disk.written(identity.key);
+        let stored = log.stored();
+        let ids = log.from(Offset(1)).map(|(offset, entry)| (entry.id, offset)).collect();
+        let applied = stored.commit;
+        Self {
+            core: make(identity, stored, now),
+            applied,
+            ids,
+            waiters: BTreeMap::new(),
+            quarantine: None,
+        }
+    }
+
+    /// The core that the log alone would give; `written` is the last write of the former one that is not synced yet.
+    pub fn reset(&mut self, make: MakeCore, identity: Identity, disk: &Disk, written: Write, now: Millis) {
+        let stored = Stored {
+            commit: self.applied,
+            damaged: self.quarantine.is_some(),
+            written,
+            ..disk.written(identity.key).stored()
+        };
+        self.core = make(identity, stored, now);
+    }
+}
+
+impl Process {
+    /// Where the leader of a partition is, as far as is known here.
+    pub fn leader_hint(&self, key: PartitionKey) -> Option<usize> {
+        self.copies.get(&key).and_then(|c| c.core.leader()).map(|(id, _)| place_of(id))
+    }
+
+    /// The other tablets that should be connected: replicas of what this one leads.
+    pub fn followers_wanted(&self) -> BTreeSet<usize> {
+        self.copies
+            .values()
+            .filter(|c| c.core.leads())
+            .filter_map(|c| c.core.view())
+            .flat_map(|v| v.replicas.iter().copied())
+            .filter(|t| *t != self.tablet)
+            .map(place_of)
+            .collect()
+    }
+}
