@@ -1,5 +1,6 @@
 //! What is to be started: a subcommand with its own arguments, or a role with flags.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -35,7 +36,8 @@ struct ImportLine {
 pub fn main_with(args: impl Iterator<Item = String>) -> ExitCode {
     let args: Vec<String> = args.skip(1).collect();
     let Some(first) = args.first() else {
-        eprint!("{}", flags::overview());
+        // Help that nobody asked for, and nobody need read.
+        let _ = std::io::stderr().write_all(flags::overview().as_bytes());
         return ExitCode::from(USAGE);
     };
     match first.as_str() {
@@ -148,7 +150,8 @@ fn subcommand<L: Parser>(
     args: &[String],
     run: impl FnOnce(L) -> anyhow::Result<ExitCode>,
 ) -> ExitCode {
-    match L::try_parse_from(args) {
+    let program = format!("stela {name}");
+    match L::try_parse_from(std::iter::once(&program).chain(&args[1..])) {
         Ok(line) => run(line).unwrap_or_else(|error| fail(&format!("{error:#}"), 1)),
         Err(error) if !error.use_stderr() => {
             // Help, or the version: where standard output is closed, nobody reads it.

@@ -38,8 +38,13 @@ const USAGE: u8 = 2;
 
 /// Says what is wrong, in one line, and with which status the process ends.
 fn fail(text: &str, status: u8) -> ExitCode {
-    eprintln!("stela: {}", one_line(text));
+    complain(text);
     ExitCode::from(status)
+}
+
+/// Says what is wrong on standard error; that nobody reads it is no failure.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "stela: {}", one_line(text));
 }
 
 /// Prints a text; that nobody reads it is no failure.

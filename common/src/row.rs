@@ -78,9 +78,14 @@ impl Value {
     /// # Errors
     /// [`RowError::Text`], [`RowError::Null`].
     pub fn parse(text: &str, column: &Column) -> Result<Self, RowError> {
-        let bad = || RowError::Text { text: text.into(), kind: column.kind, column: column.name.clone() };
+        let bad =
+            || RowError::Text { text: text.into(), kind: column.kind, column: column.name.clone() };
         if text == "null" {
-            return if column.not_null { Err(RowError::Null(column.name.clone())) } else { Ok(Self::Null) };
+            return if column.not_null {
+                Err(RowError::Null(column.name.clone()))
+            } else {
+                Ok(Self::Null)
+            };
         }
         Ok(match column.kind {
             ColumnType::Bool => Self::Bool(match text {
@@ -194,7 +199,8 @@ pub fn decode(columns: &[Column], bytes: &[u8]) -> Result<Vec<Value>, RowError> 
             ColumnType::Double => Value::Double(f64::from_le_bytes(array(&mut rest)?)),
             ColumnType::Varchar => {
                 let len = u32::from_le_bytes(array(&mut rest)?) as usize;
-                let text = std::str::from_utf8(take(&mut rest, len)?).map_err(|_| RowError::Bytes)?;
+                let text =
+                    std::str::from_utf8(take(&mut rest, len)?).map_err(|_| RowError::Bytes)?;
                 Value::Varchar(text.into())
             }
         });
@@ -251,7 +257,11 @@ mod date {
         let d = doy - (153 * mp + 2) / 5 + 1;
         let m = if mp < 10 { mp + 3 } else { mp - 9 };
         let y = yoe + era * 400 + i64::from(m <= 2);
-        (i32::try_from(y).unwrap_or(0), i32::try_from(m).unwrap_or(0), i32::try_from(d).unwrap_or(0))
+        (
+            i32::try_from(y).unwrap_or(0),
+            i32::try_from(m).unwrap_or(0),
+            i32::try_from(d).unwrap_or(0),
+        )
     }
 }
 

@@ -251,10 +251,16 @@ impl Table {
     /// What is wrong.
     pub fn check(&self) -> Result<(), String> {
         let name_ok = |n: &str| {
-            !n.is_empty() && n.len() <= limits::NAME && !n.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/')
+            !n.is_empty()
+                && n.len() <= limits::NAME
+                && !n.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/')
         };
         if !name_ok(&self.name) {
-            return Err(format!("table name '{}' is not valid: 1 to {} bytes without blanks and '/'", self.name, limits::NAME));
+            return Err(format!(
+                "table name '{}' is not valid: 1 to {} bytes without blanks and '/'",
+                self.name,
+                limits::NAME
+            ));
         }
         if self.partition_num == 0 || self.partition_num > limits::PARTITIONS {
             return Err(format!("partition_num must be between 1 and {}", limits::PARTITIONS));
@@ -287,7 +293,10 @@ impl Table {
                 return Err(format!("duplicate index_name {}", index.name));
             }
             if index.ttl.abs > 30 * 365 * 24 * 60 || index.ttl.lat > 1000 {
-                return Err(format!("ttl of index {} is too large: at most 30 years and 1000 records", index.name));
+                return Err(format!(
+                    "ttl of index {} is too large: at most 30 years and 1000 records",
+                    index.name
+                ));
             }
             self.check_columns_of(index)?;
         }

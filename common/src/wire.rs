@@ -49,7 +49,9 @@ pub fn outcome(status: Option<&pb::Status>) -> Result<(), Refusal> {
 }
 
 /// A member of an in-sync set: a replica and the run of its process that is meant (R8).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
+)]
 pub struct Member {
     /// The tablet.
     pub tablet: TabletId,
@@ -92,7 +94,11 @@ impl From<&Member> for pb::Member {
 
 impl From<&pb::Member> for Member {
     fn from(m: &pb::Member) -> Self {
-        Self { tablet: TabletId(m.tablet), incarnation: Incarnation(m.incarnation), untrusted: m.untrusted }
+        Self {
+            tablet: TabletId(m.tablet),
+            incarnation: Incarnation(m.incarnation),
+            untrusted: m.untrusted,
+        }
     }
 }
 
@@ -160,7 +166,10 @@ const TTL_KINDS: [(TtlKind, pb::TtlKind); 4] = [
 
 impl From<&Column> for pb::Column {
     fn from(c: &Column) -> Self {
-        let kind = COLUMN_TYPES.iter().find(|(ours, _)| *ours == c.kind).map_or(0, |(_, wire)| *wire as i32);
+        let kind = COLUMN_TYPES
+            .iter()
+            .find(|(ours, _)| *ours == c.kind)
+            .map_or(0, |(_, wire)| *wire as i32);
         Self { name: c.name.clone(), r#type: kind, not_null: c.not_null }
     }
 }
@@ -169,14 +178,21 @@ impl TryFrom<&pb::Column> for Column {
     type Error = Malformed;
 
     fn try_from(c: &pb::Column) -> Result<Self, Malformed> {
-        let kind = COLUMN_TYPES.iter().find(|(_, wire)| *wire as i32 == c.r#type).ok_or(Malformed("column.type"))?.0;
+        let kind = COLUMN_TYPES
+            .iter()
+            .find(|(_, wire)| *wire as i32 == c.r#type)
+            .ok_or(Malformed("column.type"))?
+            .0;
         Ok(Self { name: c.name.clone(), kind, not_null: c.not_null })
     }
 }
 
 impl From<&Index> for pb::Index {
     fn from(i: &Index) -> Self {
-        let kind = TTL_KINDS.iter().find(|(ours, _)| *ours == i.ttl.kind).map_or(0, |(_, wire)| *wire as i32);
+        let kind = TTL_KINDS
+            .iter()
+            .find(|(ours, _)| *ours == i.ttl.kind)
+            .map_or(0, |(_, wire)| *wire as i32);
         Self {
             name: i.name.clone(),
             columns: i.columns.clone(),
@@ -191,7 +207,11 @@ impl TryFrom<&pb::Index> for Index {
 
     fn try_from(i: &pb::Index) -> Result<Self, Malformed> {
         let ttl = i.ttl.unwrap_or_default();
-        let kind = TTL_KINDS.iter().find(|(_, wire)| *wire as i32 == ttl.kind).ok_or(Malformed("ttl.kind"))?.0;
+        let kind = TTL_KINDS
+            .iter()
+            .find(|(_, wire)| *wire as i32 == ttl.kind)
+            .ok_or(Malformed("ttl.kind"))?
+            .0;
         Ok(Self {
             name: i.name.clone(),
             columns: i.columns.clone(),
@@ -236,7 +256,11 @@ impl TryFrom<&pb::Table> for Table {
             replica_num: t.replica_num,
             options: Options {
                 ack: if t.ack_leader { Ack::Leader } else { Ack::All },
-                sync: if t.sync_interval_ms == 0 { Sync::Commit } else { Sync::Interval(t.sync_interval_ms) },
+                sync: if t.sync_interval_ms == 0 {
+                    Sync::Commit
+                } else {
+                    Sync::Interval(t.sync_interval_ms)
+                },
                 min_insync: t.min_insync.max(1),
             },
             created_index: t.created_index,

@@ -1,4 +1,4 @@
-#![allow(missing_docs, dead_code)]
+#![allow(missing_docs)]
 #[path = "../../tests/src/crash/mod.rs"]
 mod crash;
 #[test]

@@ -27,7 +27,7 @@ pub struct Config {
 }
 
 /// Timing and sizes of the Raft group. Failover of the group takes `election_max_ms` plus a random time between
-/// `election_min_ms` and `election_max_ms`, counted from the last heartbeat.
+/// `election_min_ms` and `election_max_ms`, counted from the last heartbeat: 0.65 to 0.9 s.
 #[derive(Clone, Copy, Debug)]
 pub struct RaftConfig {
     /// Between heartbeats of the leader; also the deadline of every message between nameservers, so not below 100.
@@ -48,7 +48,8 @@ impl Default for RaftConfig {
     fn default() -> Self {
         Self {
             heartbeat_ms: 150,
-            election_min_ms: 300,
+            // Far enough below the longest that two members seldom stand for election at once: the lease comes before it.
+            election_min_ms: 200,
             election_max_ms: 450,
             snapshot_every: 2_000,
             keep_entries: 1_000,
@@ -118,10 +119,14 @@ impl Config {
         }
         let r = &self.raft;
         if r.heartbeat_ms < 20
-            || r.election_min_ms < 2 * r.heartbeat_ms
+            || r.election_min_ms <= r.heartbeat_ms
             || r.election_max_ms <= r.election_min_ms
+            || r.election_max_ms < 2 * r.heartbeat_ms
         {
-            return wrong("raft timing: needs heartbeat >= 20 ms, election_min >= 2 heartbeats, election_max above it".into());
+            return wrong(
+                "raft timing: needs heartbeat >= 20 ms, election_min above it, election_max above that and >= 2 heartbeats"
+                    .into(),
+            );
         }
         if r.segment_bytes < 256 << 10 {
             return wrong("the segments of the log need at least 256 KiB".into());

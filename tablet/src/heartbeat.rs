@@ -177,7 +177,8 @@ async fn register(node: &Arc<Node>, client: &mut RegistryClient<Channel>) -> Res
         Err(r) if r.code == Code::WrongCluster => {
             return Err(Ended::Outcast(Outcast::WrongCluster(r.text)));
         }
-        Err(r) if r.code == Code::InvalidParameter => {
+        // R14: with a stale registration another run has taken this one's place; it does not come back.
+        Err(r) if matches!(r.code, Code::InvalidParameter | Code::StaleEpoch) => {
             return Err(Ended::Outcast(Outcast::Refused(r.text)));
         }
         Err(_) => return Err(Ended::Elsewhere(reply.leader)),

@@ -5,7 +5,7 @@
 //!
 //! * [`node`]: everything that a tablet holds, under one lock; no lock is held across an `await`.
 //! * [`partition`]: one replica with its store, and the execution of what its core wants done.
-//! * [`write`]: the write path, one task that drains what has arrived.
+//! * [`mod@write`]: the write path, one task that drains what has arrived.
 //! * [`replicate`]: the streams between tablets. [`heartbeat`]: the stream to the leading nameserver;
 //!   [`registry`]: carrying out what it says; [`report`]: what it is told.
 //! * [`store`]: index, time to live, request ids. [`service`]: gRPC. [`chores`]: what time passing asks for.

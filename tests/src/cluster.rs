@@ -79,8 +79,11 @@ impl Cluster {
             .map(|n| place(Role::Nameserver, n))
             .chain((0..tablets).map(|n| place(Role::Tablet, n)))
             .collect();
-        let list: Vec<_> =
-            servers.iter().filter(|s| s.role == Role::Nameserver).map(|s| s.endpoint.clone()).collect();
+        let list: Vec<_> = servers
+            .iter()
+            .filter(|s| s.role == Role::Nameserver)
+            .map(|s| s.endpoint.clone())
+            .collect();
         let mut cluster = Self { nameservers: list.join(","), servers, root };
         cluster.launch_all()?;
         Ok(cluster)
@@ -98,7 +101,12 @@ impl Cluster {
     /// No nameserver answers.
     pub async fn client(&self) -> Result<Client> {
         let nameservers = self.nameservers.split(',').map(Into::into).collect();
-        Ok(Client::connect(Options { nameservers, cluster: None, timeout: Duration::from_secs(30) }).await?)
+        Ok(Client::connect(Options {
+            nameservers,
+            cluster: None,
+            timeout: Duration::from_secs(30),
+        })
+        .await?)
     }
 
     /// Starts a server that is down.
@@ -157,7 +165,12 @@ impl Cluster {
                     bail!("{} ended with {status}:\n{}", server.endpoint, server.tail());
                 }
             }
-            ensure!(Instant::now() < deadline, "{} is not ready after a minute:\n{}", server.endpoint, server.tail());
+            ensure!(
+                Instant::now() < deadline,
+                "{} is not ready after a minute:\n{}",
+                server.endpoint,
+                server.tail()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
@@ -169,7 +182,8 @@ impl Cluster {
     /// It does not run.
     pub fn kill(&mut self, at: usize) -> Result<()> {
         let server = &mut self.servers[at];
-        let mut child = server.child.take().with_context(|| format!("{} does not run", server.endpoint))?;
+        let mut child =
+            server.child.take().with_context(|| format!("{} does not run", server.endpoint))?;
         child.kill()?;
         child.wait()?;
         Ok(())
@@ -181,8 +195,10 @@ impl Cluster {
     /// It does not run, or ends with another status than 0.
     pub fn stop(&mut self, at: usize) -> Result<()> {
         let server = &mut self.servers[at];
-        let mut child = server.child.take().with_context(|| format!("{} does not run", server.endpoint))?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
+        let mut child =
+            server.child.take().with_context(|| format!("{} does not run", server.endpoint))?;
+        let pid =
+            i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
         kill_process(pid, Signal::TERM)?;
         let status = child.wait()?;
         ensure!(status.success(), "{} ended with {status}:\n{}", server.endpoint, server.tail());
@@ -206,7 +222,10 @@ impl Cluster {
     pub fn panics(&self) -> Vec<String> {
         let lines = |s: &Server| -> Vec<String> {
             let text = fs::read_to_string(&s.output).unwrap_or_default();
-            text.lines().filter(|l| l.contains("panicked at")).map(|l| format!("{}: {l}", s.endpoint)).collect()
+            text.lines()
+                .filter(|l| l.contains("panicked at"))
+                .map(|l| format!("{}: {l}", s.endpoint))
+                .collect()
         };
         self.servers.iter().flat_map(lines).collect()
     }
@@ -217,7 +236,10 @@ impl Cluster {
         for server in &mut self.servers {
             server.end();
         }
-        let root = std::mem::replace(&mut self.root, tempfile::tempdir().unwrap_or_else(|e| panic!("no temporary directory: {e}")));
+        let root = std::mem::replace(
+            &mut self.root,
+            tempfile::tempdir().unwrap_or_else(|e| panic!("no temporary directory: {e}")),
+        );
         root.keep()
     }
 }

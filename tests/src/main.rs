@@ -37,6 +37,8 @@ enum Command {
         #[arg(long, default_value_t = 3000)]
         states: usize,
     },
+    /// The simulation of replication and failover: the code that decides, under a seeded scheduler
+    Sim(sim::command::Args),
 }
 
 fn main() -> ExitCode {
@@ -66,5 +68,6 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
             println!("{report}");
             Ok(if report.passed() { Outcome::Pass } else { Outcome::Fail })
         }
+        Command::Sim(args) => sim::command::run_command(&args),
     }
 }

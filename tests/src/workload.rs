@@ -53,7 +53,14 @@ impl Load {
         let (history, stop) = (Arc::new(Mutex::new(History::default())), CancellationToken::new());
         let mut tasks = tokio::task::JoinSet::new();
         for writer in 0..writers {
-            tasks.spawn(write(client.clone(), table.clone(), writer, history.clone(), stop.clone(), limit));
+            tasks.spawn(write(
+                client.clone(),
+                table.clone(),
+                writer,
+                history.clone(),
+                stop.clone(),
+                limit,
+            ));
         }
         Self { history, stop, tasks, began: Instant::now() }
     }
@@ -66,7 +73,11 @@ impl Load {
         let goal = self.history.lock().count + more;
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.history.lock().count < goal {
-            ensure!(Instant::now() < deadline, "writes do not go on: {:?}", self.history.lock().errors);
+            ensure!(
+                Instant::now() < deadline,
+                "writes do not go on: {:?}",
+                self.history.lock().errors
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         Ok(())
@@ -97,7 +108,8 @@ async fn write(
         }
         let key = format!("w{writer}-{}", n % KEYS);
         let value = format!("{writer}:{n}:{:016x}", rand::random::<u64>());
-        let row = Row { time: n, dimensions: vec![(0, key.clone().into())], value: value.clone().into() };
+        let row =
+            Row { time: n, dimensions: vec![(0, key.clone().into())], value: value.clone().into() };
         let outcome = client.put(&table, vec![row]).await;
         let mut history = history.lock();
         match outcome {
@@ -120,7 +132,9 @@ impl History {
     #[must_use]
     pub fn gap(&self, pids: &BTreeSet<u32>, from: Instant) -> Option<Duration> {
         pids.iter()
-            .map(|pid| self.times.get(pid)?.iter().find(|t| **t > from).map(|t| t.duration_since(from)))
+            .map(|pid| {
+                self.times.get(pid)?.iter().find(|t| **t > from).map(|t| t.duration_since(from))
+            })
             .collect::<Option<Vec<_>>>()?
             .into_iter()
             .max()
@@ -172,8 +186,11 @@ pub async fn read_back(client: &Client, table: &str, history: &History) -> Resul
     let keys: BTreeSet<&String> = history.acked.keys().chain(history.unknown.keys()).collect();
     for key in keys {
         let pid = route::partition_of(key.as_bytes(), handle.table().partition_num).0;
-        let partition = shown.partitions.iter().find(|p| p.pid == pid).context("the partition is not shown")?;
-        let found = scan(client, &handle, key, None).await.with_context(|| format!("key {key} at the leader"))?;
+        let partition =
+            shown.partitions.iter().find(|p| p.pid == pid).context("the partition is not shown")?;
+        let found = scan(client, &handle, key, None)
+            .await
+            .with_context(|| format!("key {key} at the leader"))?;
         judge(history, key, "leader", &found, &mut verdict);
         for replica in &partition.replicas {
             let found = scan(client, &handle, key, Some(&replica.endpoint))
@@ -185,7 +202,13 @@ pub async fn read_back(client: &Client, table: &str, history: &History) -> Resul
     Ok(verdict)
 }
 
-fn judge(history: &History, key: &str, place: &str, found: &[(u64, String)], verdict: &mut Verdict) {
+fn judge(
+    history: &History,
+    key: &str,
+    place: &str,
+    found: &[(u64, String)],
+    verdict: &mut Verdict,
+) {
     let none = BTreeMap::new();
     let acked = history.acked.get(key).unwrap_or(&none);
     let unknown = history.unknown.get(key).unwrap_or(&none);
@@ -201,11 +224,18 @@ fn judge(history: &History, key: &str, place: &str, found: &[(u64, String)], ver
             None => verdict.phantom.push(format!("{key}@{ts} at {place}")),
         }
     }
-    verdict.lost.extend(acked.keys().filter(|ts| !seen.contains(ts)).map(|ts| format!("{key}@{ts} at {place}")));
+    verdict.lost.extend(
+        acked.keys().filter(|ts| !seen.contains(ts)).map(|ts| format!("{key}@{ts} at {place}")),
+    );
 }
 
 /// All rows of a key, newest first, from the leader or from one replica.
-async fn scan(client: &Client, table: &TableHandle, key: &str, at: Option<&str>) -> Result<Vec<(u64, String)>> {
+async fn scan(
+    client: &Client,
+    table: &TableHandle,
+    key: &str,
+    at: Option<&str>,
+) -> Result<Vec<(u64, String)>> {
     let mut rows = Vec::new();
     let mut range = Range::default();
     loop {
@@ -252,10 +282,15 @@ fn not_whole(shown: &stela_proto::nameserver::ShowTableReply) -> Option<String> 
             let Some(leader) = leader.filter(|_| partition.serving) else {
                 return Some(format!("partition {} has no serving leader", partition.pid));
             };
-            if let Some(r) =
-                partition.replicas.iter().find(|r| !r.in_sync || !r.alive || !r.known || r.commit != leader.commit)
+            if let Some(r) = partition
+                .replicas
+                .iter()
+                .find(|r| !r.in_sync || !r.alive || !r.known || r.commit != leader.commit)
             {
-                return Some(format!("partition {} at {}: {r:?}, leader {}", partition.pid, r.endpoint, leader.commit));
+                return Some(format!(
+                    "partition {} at {}: {r:?}, leader {}",
+                    partition.pid, r.endpoint, leader.commit
+                ));
             }
         }
     }
@@ -281,7 +316,12 @@ pub async fn busiest_leader(client: &Client, table: &str) -> Result<(String, BTr
 ///
 /// # Errors
 /// It cannot be created.
-pub async fn create_table(client: &Client, name: &str, partitions: u32, replicas: u32) -> Result<Arc<TableHandle>> {
+pub async fn create_table(
+    client: &Client,
+    name: &str,
+    partitions: u32,
+    replicas: u32,
+) -> Result<Arc<TableHandle>> {
     use stela_common::ids::TableId;
     use stela_common::table::{Index, Options, Table, Ttl};
     if !client.admin().show_db().await?.names.iter().any(|n| n == DB) {

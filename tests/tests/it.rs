@@ -9,7 +9,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 fn drill(args: &[&str]) {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Command::new(env!("CARGO_BIN_EXE_stela-tests")).args(args).output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{out}{err}");
     // Too little work shows nothing, on a machine that is busy with something else: that is no failure of the code.
     assert!(matches!(output.status.code(), Some(0 | 2)), "{args:?} ended with {}", output.status);

@@ -205,7 +205,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag(
         "log",
         Kind::Text,
-        "info",
+        "info,openraft=warn",
         SERVERS,
         "what is logged on standard error: error, warn, info, debug, trace, or a filter such as info,stela_meta=debug",
     ),

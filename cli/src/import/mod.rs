@@ -38,13 +38,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What `stela import` is asked for.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-Columns are named by the file's header, or by --columns, or by their number from 1.
-A table without a schema takes --key, --time and --value (by default the columns key, time and value).
-A table with a schema takes for each of its columns the file's column of the same name; --key, --time and --value
-name the file's columns for its key, its time and its one other column where the names differ.
+Columns are named by the file's header, or by --columns, or by their number from 1. \
+A table without a schema takes --key, --time and --value (by default the columns key, time and value). \
+A table with a schema takes for each of its columns the file's column of the same name; where the names differ, \
+--key, --time and --value name the file's columns for its key, its time and its one other column.
 
-Times are milliseconds since 1970, 2024-02-29, '2024-02-29 13:14:15[.678]', or RFC 3339 such as
-2024-02-29T13:14:15+01:00; without an offset they are UTC. An empty field is null, in a string column an empty string.
+Times are milliseconds since 1970, 2024-02-29, '2024-02-29 13:14:15[.678]', or RFC 3339 such as \
+2024-02-29T13:14:15+01:00; without an offset they are UTC. \
+An empty field is null, in a string column an empty string.
+
 The status is 0 if every row that was not bad is stored, and 1 otherwise, or if all rows were bad.")]
 pub struct Args {
     /// The CSV file; without it, or as -, standard input
@@ -59,7 +61,7 @@ pub struct Args {
         value_delimiter = ','
     )]
     nameservers: Vec<String>,
-    /// The cluster's name, if the wrong one must not be taken
+    /// The cluster that is meant (default: the one that answers)
     #[arg(long, alias = "zk_root_path", value_name = "NAME")]
     cluster: Option<String>,
     /// The table's database

@@ -83,6 +83,8 @@ fn editor(names: Box<dyn Names>) -> rustyline::Result<Editor<Completer, MemHisto
         .max_history_size(HISTORY)?
         .history_ignore_dups(true)?
         .completion_type(CompletionType::List)
+        // Lines that are pasted are commands, one by one, as if they were typed.
+        .bracketed_paste(false)
         .build();
     let mut editor = Editor::with_history(config.clone(), MemHistory::with_config(&config))?;
     editor.set_helper(Some(Completer::new(names)));

@@ -158,9 +158,7 @@ impl Session<'_> {
 
 fn tell(out: &mut dyn Write, answer: &Answer, style: Style) -> io::Result<()> {
     print::write(out, answer, style)?;
-    for cause in &answer.causes {
-        eprintln!("stela: {}", crate::one_line(cause));
-    }
+    answer.causes.iter().for_each(|cause| crate::complain(cause));
     Ok(())
 }
 

@@ -36,7 +36,11 @@ pub(super) fn advice(code: Code) -> Advice {
     match code {
         Code::TableIsFollower | Code::StaleEpoch => Advice::Redirect,
         // TableNotFound: a replica that has not been told yet of a table just created. The route knows if it is gone.
-        Code::TableNotFound | Code::TableLoading | Code::NotServing | Code::LeaseExpired | Code::Busy
+        Code::TableNotFound
+        | Code::TableLoading
+        | Code::NotServing
+        | Code::LeaseExpired
+        | Code::Busy
         | Code::Quarantined => Advice::Again,
         _ => Advice::Final,
     }
@@ -59,7 +63,12 @@ pub(super) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, table: &'a TableHandle, pid: u32, deadline: Instant) -> Self {
+    pub(super) fn new(
+        shared: &'a Arc<Shared>,
+        table: &'a TableHandle,
+        pid: u32,
+        deadline: Instant,
+    ) -> Self {
         Self {
             shared,
             table,
@@ -70,7 +79,10 @@ impl<'a> Attempts<'a> {
             hops: 0,
             astray: 0,
             changes: table.routes.changes(),
-            last: Refusal::new(Code::NotServing, format!("partition {pid} of table {} has no leader", table.name())),
+            last: Refusal::new(
+                Code::NotServing,
+                format!("partition {pid} of table {} has no leader", table.name()),
+            ),
         }
     }
 
@@ -95,7 +107,12 @@ impl<'a> Attempts<'a> {
     }
 
     /// Makes one attempt.
-    pub(super) async fn ask(&mut self, link: &Arc<Link>, kind: call::Kind, size: usize) -> Result<answer::Kind, Lost> {
+    pub(super) async fn ask(
+        &mut self,
+        link: &Arc<Link>,
+        kind: call::Kind,
+        size: usize,
+    ) -> Result<answer::Kind, Lost> {
         let driver = &self.shared.driver;
         let deadline = (Instant::now() + self.patience).min(self.deadline);
         link.call(driver.handle(), driver.cluster(), kind, size, deadline).await
@@ -117,7 +134,9 @@ impl<'a> Attempts<'a> {
         self.astray = 0;
         let redirect = advice(refusal.code) == Advice::Redirect;
         self.last = refusal;
-        let news = redirect && epoch != 0 && self.table.routes.hint(&self.shared.driver, self.pid, leader, epoch);
+        let news = redirect
+            && epoch != 0
+            && self.table.routes.hint(&self.shared.driver, self.pid, leader, epoch);
         if news && self.hops < 2 {
             self.hops += 1;
             return Instant::now() < self.deadline;
@@ -153,7 +172,10 @@ impl<'a> Attempts<'a> {
     pub(super) fn over(self) -> Refusal {
         match self.last.code {
             Code::TableNotFound => self.last,
-            code => Refusal::new(code, format!("{} (tried for {:.1} s)", self.last, self.shared.timeout.as_secs_f64())),
+            code => Refusal::new(
+                code,
+                format!("{} (tried for {:.1} s)", self.last, self.shared.timeout.as_secs_f64()),
+            ),
         }
     }
 }

@@ -45,7 +45,13 @@ impl Driver {
             runtime.shutdown_background();
         })?;
         let links = Mutex::default();
-        Ok(Self { handle, stop, links, cluster: OnceLock::new(), in_flight: Semaphore::new(IN_FLIGHT_KIB) })
+        Ok(Self {
+            handle,
+            stop,
+            links,
+            cluster: OnceLock::new(),
+            in_flight: Semaphore::new(IN_FLIGHT_KIB),
+        })
     }
 
     /// Its runtime.
@@ -95,7 +101,11 @@ impl Driver {
     }
 
     /// The output of `future`, or `None` when it is not there by then.
-    pub(super) async fn within<F: Future>(&self, deadline: Instant, future: F) -> Option<F::Output> {
+    pub(super) async fn within<F: Future>(
+        &self,
+        deadline: Instant,
+        future: F,
+    ) -> Option<F::Output> {
         match select(pin!(future), pin!(self.sleep_until(deadline))).await {
             Either::Left((output, _)) => Some(output),
             Either::Right(_) => None,

@@ -28,12 +28,15 @@ pub enum ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoAnswer { tried, .. } if tried.is_empty() => {
-                f.write_str("no nameserver is given: name them as a list of host:port, separated by commas")
-            }
+            Self::NoAnswer { tried, .. } if tried.is_empty() => f.write_str(
+                "no nameserver is given: name them as a list of host:port, separated by commas",
+            ),
             Self::NoAnswer { tried, last } => {
                 let list = tried.join(",");
-                write!(f, "no nameserver of {list} answers ({last}): start one of them, or correct the list")
+                write!(
+                    f,
+                    "no nameserver of {list} answers ({last}): start one of them, or correct the list"
+                )
             }
             Self::WrongCluster { asked, found, endpoint } => write!(
                 f,

@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use futures::Stream;
 use parking_lot::Mutex;
-use stela_proto::tablet::{Answer, Call, IdentityRequest, SessionFrame, answer, call, tablet_client::TabletClient};
+use stela_proto::tablet::{
+    Answer, Call, IdentityRequest, SessionFrame, answer, call, tablet_client::TabletClient,
+};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tonic::transport::Endpoint;
@@ -100,7 +102,11 @@ impl Link {
     ) -> Reply {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let (answer, reply) = oneshot::channel();
-        let queued = Queued { call: Call { id, kind: Some(kind) }, size, waiting: Waiting { deadline, answer } };
+        let queued = Queued {
+            call: Call { id, kind: Some(kind) },
+            size,
+            waiting: Waiting { deadline, answer },
+        };
         let (connect, waker) = {
             let mut state = self.state.lock();
             state.queue.push_back(queued);
@@ -151,9 +157,12 @@ impl Link {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW);
         let channel = endpoint.connect().await.map_err(|e| describe(&e))?;
-        let mut client = TabletClient::new(channel).max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE);
+        let mut client = TabletClient::new(channel)
+            .max_decoding_message_size(MESSAGE)
+            .max_encoding_message_size(MESSAGE);
         // Nothing is sent before the tablet has said who it is: to a process that hangs, or to a stranger.
-        let found = timely("identity", client.identity(IdentityRequest {})).await?.into_inner().cluster;
+        let found =
+            timely("identity", client.identity(IdentityRequest {})).await?.into_inner().cluster;
         if !found.is_empty() && !cluster.is_empty() && found != cluster {
             return Err(format!("the tablet is of cluster '{found}', not '{cluster}'"));
         }
@@ -196,10 +205,14 @@ impl Link {
             waiting.lose(true, &format!("{} does not answer", self.endpoint));
         }
         if state.queue.iter().any(|q| q.waiting.deadline <= now) {
-            let (late, rest) = std::mem::take(&mut state.queue).into_iter().partition(|q| q.waiting.deadline <= now);
+            let (late, rest) = std::mem::take(&mut state.queue)
+                .into_iter()
+                .partition(|q| q.waiting.deadline <= now);
             let late: VecDeque<Queued> = late;
             state.queue = rest;
-            late.into_iter().for_each(|q| q.waiting.lose(false, &format!("{} takes no request", self.endpoint)));
+            late.into_iter().for_each(|q| {
+                q.waiting.lose(false, &format!("{} takes no request", self.endpoint))
+            });
         }
     }
 }
@@ -248,7 +261,10 @@ impl Stream for Frames {
     }
 }
 
-async fn timely<T>(what: &str, call: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, String> {
+async fn timely<T>(
+    what: &str,
+    call: impl Future<Output = Result<T, tonic::Status>>,
+) -> Result<T, String> {
     match tokio::time::timeout(GREET, call).await {
         Ok(result) => result.map_err(|status| brief(&status)),
         Err(_) => Err(format!("no answer to {what} within {} s", GREET.as_secs())),
@@ -269,5 +285,9 @@ pub(super) fn brief(status: &tonic::Status) -> String {
     if std::error::Error::source(status).is_some() {
         return describe(status);
     }
-    if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() }
+    if status.message().is_empty() {
+        status.code().to_string()
+    } else {
+        status.message().to_owned()
+    }
 }

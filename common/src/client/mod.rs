@@ -95,7 +95,9 @@ impl Client {
             last: format!("cannot start the client's thread: {e}"),
         };
         let driver = Arc::new(Driver::start().map_err(no_thread)?);
-        let nameservers = Nameservers::connect(driver.clone(), &options.nameservers, options.cluster.as_deref()).await?;
+        let nameservers =
+            Nameservers::connect(driver.clone(), &options.nameservers, options.cluster.as_deref())
+                .await?;
         Ok(Self(Arc::new(Shared {
             driver,
             nameservers,

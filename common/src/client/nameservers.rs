@@ -71,27 +71,44 @@ pub(super) struct Nameservers {
 
 impl Nameservers {
     /// Finds one that answers, and settles the driver's cluster.
-    pub(super) async fn connect(driver: Arc<Driver>, list: &[String], asked: Option<&str>) -> Result<Self, ConnectError> {
+    pub(super) async fn connect(
+        driver: Arc<Driver>,
+        list: &[String],
+        asked: Option<&str>,
+    ) -> Result<Self, ConnectError> {
         let no_answer = |last: String| ConnectError::NoAnswer { tried: list.to_vec(), last };
-        let peers = list.iter().map(|e| peer(&driver, e)).collect::<Result<Vec<_>, _>>().map_err(no_answer)?;
+        let peers = list
+            .iter()
+            .map(|e| peer(&driver, e))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(no_answer)?;
         let deadline = Instant::now() + CONNECT;
         let mut last = String::from("nothing within 1.5 s");
         let mut stranger = None;
         for tries in 0.. {
-            let mut asking: FuturesUnordered<_> = peers.iter().enumerate().map(|(at, p)| greet(&driver, at, p, deadline)).collect();
+            let mut asking: FuturesUnordered<_> =
+                peers.iter().enumerate().map(|(at, p)| greet(&driver, at, p, deadline)).collect();
             while let Some((at, answer)) = asking.next().await {
                 match answer {
                     Err(text) => last = text,
                     Ok(reply) => match asked {
                         Some(asked) if asked != reply.cluster => {
                             let endpoint = peers[at].endpoint.clone();
-                            stranger = Some(ConnectError::WrongCluster { asked: asked.into(), found: reply.cluster, endpoint });
+                            stranger = Some(ConnectError::WrongCluster {
+                                asked: asked.into(),
+                                found: reply.cluster,
+                                endpoint,
+                            });
                         }
                         _ => {
                             drop(asking);
                             peers[at].ours.store(true, Ordering::Relaxed);
                             driver.set_cluster(reply.cluster.clone());
-                            let this = Self { driver, peers: RwLock::new(peers), current: AtomicUsize::new(at) };
+                            let this = Self {
+                                driver,
+                                peers: RwLock::new(peers),
+                                current: AtomicUsize::new(at),
+                            };
                             this.learn(&reply);
                             return Ok(this);
                         }
@@ -112,7 +129,12 @@ impl Nameservers {
 
     /// Asks until there is a definite answer. What is not known at the deadline is a refusal with a code of its own:
     /// [`Code::SetFailed`] if a write may have been applied, [`Code::RpcFailed`] else.
-    pub(super) async fn ask<R, F, A>(&self, write: bool, deadline: Instant, request: F) -> Result<R, Refusal>
+    pub(super) async fn ask<R, F, A>(
+        &self,
+        write: bool,
+        deadline: Instant,
+        request: F,
+    ) -> Result<R, Refusal>
     where
         R: Reply,
         F: Fn(NameserverClient<Channel>) -> A,
@@ -129,7 +151,9 @@ impl Nameservers {
                     Ok(()) => return Ok(reply),
                     // The one that answers stays the one to ask: it is the group that is not ready.
                     Err(refusal) if refusal.code == Code::Busy => refusal,
-                    Err(refusal) if refusal.code == Code::NotLeader || refusal.code == Code::SetFailed => {
+                    Err(refusal)
+                        if refusal.code == Code::NotLeader || refusal.code == Code::SetFailed =>
+                    {
                         exposed |= refusal.code == Code::SetFailed;
                         self.leave(at);
                         refusal
@@ -155,7 +179,9 @@ impl Nameservers {
         }
         let text = format!("no definite answer from the nameservers in time: {last}");
         Err(match last.code {
-            _ if write && exposed => Refusal::new(Code::SetFailed, format!("{text}; the outcome is unknown")),
+            _ if write && exposed => {
+                Refusal::new(Code::SetFailed, format!("{text}; the outcome is unknown"))
+            }
             code => Refusal::new(code, text),
         })
     }
@@ -166,7 +192,8 @@ impl Nameservers {
         A: Future<Output = Result<tonic::Response<R>, tonic::Status>>,
     {
         if !peer.ours.load(Ordering::Relaxed) {
-            let greeted = self.driver.within(until, peer.client.clone().cluster(pb::ClusterRequest {})).await;
+            let greeted =
+                self.driver.within(until, peer.client.clone().cluster(pb::ClusterRequest {})).await;
             let found = match greeted {
                 Some(Ok(reply)) => reply.into_inner().cluster,
                 Some(Err(status)) => return Err(Failed::unsent(peer, &brief(&status))),
@@ -180,7 +207,9 @@ impl Nameservers {
         match self.driver.within(until, request(peer.client.clone())).await {
             Some(Ok(reply)) => Ok(reply.into_inner()),
             Some(Err(status)) => Err(Failed::from_status(peer, &status)),
-            None => Err(Failed::NoAnswer { sent: true, text: format!("{}: no answer", peer.endpoint) }),
+            None => {
+                Err(Failed::NoAnswer { sent: true, text: format!("{}: no answer", peer.endpoint) })
+            }
         }
     }
 
@@ -224,7 +253,9 @@ impl Failed {
     fn from_status(peer: &Peer, status: &tonic::Status) -> Self {
         let text = format!("{}: {}", peer.endpoint, brief(status));
         match status.code() {
-            tonic::Code::InvalidArgument | tonic::Code::Unimplemented | tonic::Code::OutOfRange => Self::Broken(text),
+            tonic::Code::InvalidArgument | tonic::Code::Unimplemented | tonic::Code::OutOfRange => {
+                Self::Broken(text)
+            }
             // The connection was refused: nothing was sent.
             _ => Self::NoAnswer { sent: !refused(status), text },
         }
@@ -234,7 +265,10 @@ impl Failed {
 fn refused(status: &tonic::Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
-        if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused) {
+        if error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+        {
             return true;
         }
         cause = error.source();
@@ -254,11 +288,17 @@ fn peer(driver: &Driver, endpoint: &str) -> Result<Arc<Peer>, String> {
     Ok(Arc::new(Peer { endpoint: endpoint.to_owned(), client, ours: AtomicBool::new(false) }))
 }
 
-async fn greet(driver: &Driver, at: usize, peer: &Peer, deadline: Instant) -> (usize, Result<pb::ClusterReply, String>) {
-    let answer = match driver.within(deadline, peer.client.clone().cluster(pb::ClusterRequest {})).await {
-        Some(Ok(reply)) => Ok(reply.into_inner()),
-        Some(Err(status)) => Err(format!("{}: {}", peer.endpoint, brief(&status))),
-        None => Err(format!("{}: no answer", peer.endpoint)),
-    };
+async fn greet(
+    driver: &Driver,
+    at: usize,
+    peer: &Peer,
+    deadline: Instant,
+) -> (usize, Result<pb::ClusterReply, String>) {
+    let answer =
+        match driver.within(deadline, peer.client.clone().cluster(pb::ClusterRequest {})).await {
+            Some(Ok(reply)) => Ok(reply.into_inner()),
+            Some(Err(status)) => Err(format!("{}: {}", peer.endpoint, brief(&status))),
+            None => Err(format!("{}: no answer", peer.endpoint)),
+        };
     (at, answer)
 }

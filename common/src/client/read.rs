@@ -81,7 +81,12 @@ impl Client {
     ) -> Result<Option<(u64, Bytes)>, Refusal> {
         let q = question(table, key);
         let request = get_request(&q, index, key, ts, from);
-        found(self.ask(&q, from, |epoch| pb::call::Kind::Get(aimed(&request, epoch, |r| &mut r.target))).await)
+        found(
+            self.ask(&q, from, |epoch| {
+                pb::call::Kind::Get(aimed(&request, epoch, |r| &mut r.target))
+            })
+            .await,
+        )
     }
 
     /// The rows of a key in a range of time.
@@ -98,7 +103,12 @@ impl Client {
     ) -> Result<Scanned, Refusal> {
         let q = question(table, key);
         let request = scan_request(&q, index, key, range, from);
-        scanned(self.ask(&q, from, |epoch| pb::call::Kind::Scan(aimed(&request, epoch, |r| &mut r.target))).await)
+        scanned(
+            self.ask(&q, from, |epoch| {
+                pb::call::Kind::Scan(aimed(&request, epoch, |r| &mut r.target))
+            })
+            .await,
+        )
     }
 
     /// The number of rows of a key; with `filter_expired`, those that have not expired.
@@ -115,9 +125,16 @@ impl Client {
     ) -> Result<u64, Refusal> {
         let q = question(table, key);
         let key = Bytes::copy_from_slice(key);
-        let request = pb::CountRequest { target: Some(q.target()), key, index, filter_expired, from: from.into() };
-        let reply: Result<pb::CountReply, _> =
-            self.ask(&q, from, |epoch| pb::call::Kind::Count(aimed(&request, epoch, |r| &mut r.target))).await;
+        let request = pb::CountRequest {
+            target: Some(q.target()),
+            key,
+            index,
+            filter_expired,
+            from: from.into(),
+        };
+        let reply: Result<pb::CountReply, _> = self
+            .ask(&q, from, |epoch| pb::call::Kind::Count(aimed(&request, epoch, |r| &mut r.target)))
+            .await;
         match reply {
             Ok(reply) => Ok(reply.count),
             Err(e) if e.code == Code::KeyNotFound => Ok(0),
@@ -159,13 +176,20 @@ impl Client {
         scanned(self.ask_at(&q, endpoint, pb::call::Kind::Scan(request)).await)
     }
 
-    async fn ask_at<R: Answer>(&self, q: &Question<'_>, endpoint: &str, kind: pb::call::Kind) -> Result<R, Refusal> {
+    async fn ask_at<R: Answer>(
+        &self,
+        q: &Question<'_>,
+        endpoint: &str,
+        kind: pb::call::Kind,
+    ) -> Result<R, Refusal> {
         let driver = &self.0.driver;
         let link = driver.link(endpoint);
         let deadline = Instant::now() + self.0.timeout;
         let answer = link.call(driver.handle(), driver.cluster(), kind, q.size, deadline).await;
         let reply = R::take(answer.map_err(|lost| Refusal::new(Code::RpcFailed, lost.text))?);
-        let reply = reply.ok_or_else(|| Refusal::new(Code::Malformed, format!("{endpoint} answers something else")))?;
+        let reply = reply.ok_or_else(|| {
+            Refusal::new(Code::Malformed, format!("{endpoint} answers something else"))
+        })?;
         reply.outcome().map(|()| reply)
     }
 
@@ -190,11 +214,18 @@ impl Client {
                 Some((link, epoch)) => match attempts.ask(&link, request(epoch), q.size).await {
                     Err(lost) => attempts.lost(&lost).await,
                     Ok(kind) => {
-                        let malformed = || Refusal::new(Code::Malformed, format!("{} answers something else", link.endpoint()));
+                        let malformed = || {
+                            Refusal::new(
+                                Code::Malformed,
+                                format!("{} answers something else", link.endpoint()),
+                            )
+                        };
                         let reply = R::take(kind).ok_or_else(malformed)?;
                         match reply.outcome() {
                             Ok(()) => return Ok(reply),
-                            Err(refusal) if advice(refusal.code) == Advice::Final => return Err(refusal),
+                            Err(refusal) if advice(refusal.code) == Advice::Final => {
+                                return Err(refusal);
+                            }
                             Err(refusal) => {
                                 let (leader, epoch) = reply.leader();
                                 attempts.refused(refusal, leader, epoch).await
@@ -222,17 +253,33 @@ fn question<'a>(table: &'a TableHandle, key: &[u8]) -> Question<'a> {
 }
 
 fn get_request(q: &Question, index: u32, key: &[u8], ts: u64, from: ReadFrom) -> pb::GetRequest {
-    pb::GetRequest { target: Some(q.target()), key: Bytes::copy_from_slice(key), index, ts, from: from.into() }
+    pb::GetRequest {
+        target: Some(q.target()),
+        key: Bytes::copy_from_slice(key),
+        index,
+        ts,
+        from: from.into(),
+    }
 }
 
-fn scan_request(q: &Question, index: u32, key: &[u8], range: Range, from: ReadFrom) -> pb::ScanRequest {
+fn scan_request(
+    q: &Question,
+    index: u32,
+    key: &[u8],
+    range: Range,
+    from: ReadFrom,
+) -> pb::ScanRequest {
     let Range { st, et, limit } = range;
     let key = Bytes::copy_from_slice(key);
     pb::ScanRequest { target: Some(q.target()), key, index, st, et, limit, from: from.into() }
 }
 
 /// The request for one attempt, in the epoch that the route says.
-fn aimed<R: Clone>(request: &R, epoch: u64, target: impl Fn(&mut R) -> &mut Option<pb::Target>) -> R {
+fn aimed<R: Clone>(
+    request: &R,
+    epoch: u64,
+    target: impl Fn(&mut R) -> &mut Option<pb::Target>,
+) -> R {
     let mut request = request.clone();
     if let Some(target) = target(&mut request) {
         target.epoch = epoch;
@@ -254,7 +301,9 @@ fn scanned(reply: Result<pb::ScanReply, Refusal>) -> Result<Scanned, Refusal> {
             let rows = reply.rows.into_iter().map(|r| (r.ts, r.value)).collect();
             Ok(Scanned { rows, finished: reply.finished, commit: reply.commit })
         }
-        Err(e) if e.code == Code::KeyNotFound => Ok(Scanned { finished: true, ..Scanned::default() }),
+        Err(e) if e.code == Code::KeyNotFound => {
+            Ok(Scanned { finished: true, ..Scanned::default() })
+        }
         Err(e) => Err(e),
     }
 }

@@ -84,9 +84,13 @@ impl Routes {
                 continue;
             }
             // A dead leader keeps the role until it is back in sync: the real one is alive.
-            let leader = row.replicas.iter().find(|r| r.leader && r.alive).map(|r| driver.link(&r.endpoint));
-            let same = |a: &Arc<Link>, b: &Option<Arc<Link>>| b.as_ref().is_some_and(|b| Arc::ptr_eq(a, b));
-            changed |= row.epoch > route.epoch || leader.as_ref().is_some_and(|l| !same(l, &route.leader));
+            let leader =
+                row.replicas.iter().find(|r| r.leader && r.alive).map(|r| driver.link(&r.endpoint));
+            let same = |a: &Arc<Link>, b: &Option<Arc<Link>>| {
+                b.as_ref().is_some_and(|b| Arc::ptr_eq(a, b))
+            };
+            changed |=
+                row.epoch > route.epoch || leader.as_ref().is_some_and(|l| !same(l, &route.leader));
             route.replicas = row.replicas.iter().map(|r| driver.link(&r.endpoint)).collect();
             route.epoch = row.epoch;
             route.leader = leader.or(route.leader.take());
@@ -138,7 +142,11 @@ impl Routes {
     }
 
     async fn fetch(&self, shared: &Shared) -> Result<Vec<pb::PartitionRow>, Refusal> {
-        let request = pb::ShowTableRequest { db: self.db.clone(), name: self.name.clone(), all_databases: false };
+        let request = pb::ShowTableRequest {
+            db: self.db.clone(),
+            name: self.name.clone(),
+            all_databases: false,
+        };
         let deadline = Instant::now() + REFRESH;
         let reply: pb::ShowTableReply = shared
             .nameservers
@@ -150,7 +158,10 @@ impl Routes {
         let ours = |row: &pb::TableRow| row.table.as_ref().is_some_and(|t| t.tid == self.tid);
         match reply.tables.into_iter().find(ours) {
             Some(row) => Ok(row.partitions),
-            None => Err(Refusal::new(Code::TableNotFound, format!("table {} does not exist any more", self.name))),
+            None => Err(Refusal::new(
+                Code::TableNotFound,
+                format!("table {} does not exist any more", self.name),
+            )),
         }
     }
 }

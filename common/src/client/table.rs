@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::routing::Routes;
 use super::session::Session;
-use crate::row::{self, RowError, Value};
 use crate::route::partition_of;
+use crate::row::{self, RowError, Value};
 use crate::table::Table;
 
 /// A row to be stored.
@@ -90,7 +90,9 @@ impl TableHandle {
     /// The values do not fit the columns.
     pub fn row(&self, values: &[Value], time: u64) -> Result<Row, RowError> {
         let value = Bytes::from(row::encode(&self.table.columns, values)?);
-        let dimensions = (0u32..).zip(&self.table.indexes).map(|(at, index)| (at, self.key(&index.columns, values)));
+        let dimensions = (0u32..)
+            .zip(&self.table.indexes)
+            .map(|(at, index)| (at, self.key(&index.columns, values)));
         Ok(Row { time, dimensions: dimensions.collect(), value })
     }
 
@@ -110,8 +112,12 @@ impl TableHandle {
 
     /// The key of an index: the texts of its columns, joined by `|` as OpenMLDB does.
     fn key(&self, columns: &[String], values: &[Value]) -> Bytes {
-        let texts: Vec<String> =
-            columns.iter().filter_map(|c| self.table.column(c)).filter_map(|at| values.get(at)).map(Value::text).collect();
+        let texts: Vec<String> = columns
+            .iter()
+            .filter_map(|c| self.table.column(c))
+            .filter_map(|at| values.get(at))
+            .map(Value::text)
+            .collect();
         Bytes::from(texts.join("|"))
     }
 }

@@ -52,20 +52,35 @@ impl Client {
     pub async fn put(&self, table: &TableHandle, rows: Vec<Row>) -> Result<PutOutcome, WriteError> {
         let size = check(&rows).map_err(WriteError::Refused)?;
         let parts = split(table, rows);
-        self.write(table, parts.into_iter().map(|(pid, rows)| (pid, Part::Rows(rows))).collect(), size).await
+        self.write(
+            table,
+            parts.into_iter().map(|(pid, rows)| (pid, Part::Rows(rows))).collect(),
+            size,
+        )
+        .await
     }
 
     /// Deletes what is stored under a key of an index.
     ///
     /// # Errors
     /// As [`put`](Self::put).
-    pub async fn delete(&self, table: &TableHandle, index: u32, key: &[u8]) -> Result<PutOutcome, WriteError> {
+    pub async fn delete(
+        &self,
+        table: &TableHandle,
+        index: u32,
+        key: &[u8],
+    ) -> Result<PutOutcome, WriteError> {
         let key = bytes::Bytes::copy_from_slice(key);
         let (pid, size) = (table.partition_of(&key), key.len());
         self.write(table, vec![(pid, Part::Keys(vec![pb::Dimension { index, key }]))], size).await
     }
 
-    async fn write(&self, table: &TableHandle, parts: Vec<(u32, Part)>, size: usize) -> Result<PutOutcome, WriteError> {
+    async fn write(
+        &self,
+        table: &TableHandle,
+        parts: Vec<(u32, Part)>,
+        size: usize,
+    ) -> Result<PutOutcome, WriteError> {
         let deadline = Instant::now() + self.0.timeout;
         let Some(_room) = self.0.driver.room(size, deadline).await else {
             return Err(WriteError::Refused(Code::Busy.into()));
@@ -73,7 +88,9 @@ impl Client {
         let results = match <[_; 1]>::try_from(parts) {
             Ok([(pid, part)]) => vec![write_part(&self.0, table, pid, part, size, deadline).await],
             Err(parts) => {
-                let parts = parts.into_iter().map(|(pid, part)| write_part(&self.0, table, pid, part, size, deadline));
+                let parts = parts
+                    .into_iter()
+                    .map(|(pid, part)| write_part(&self.0, table, pid, part, size, deadline));
                 join_all(parts).await
             }
         };
@@ -86,7 +103,10 @@ fn check(rows: &[Row]) -> Result<usize, Refusal> {
     let mut size = 0;
     for row in rows {
         let too_large = |what: &str, len: usize, most: usize| {
-            Refusal::new(Code::TooLarge, format!("{what} of {len} bytes is too large: at most {most}"))
+            Refusal::new(
+                Code::TooLarge,
+                format!("{what} of {len} bytes is too large: at most {most}"),
+            )
         };
         if row.value.len() > limits::VALUE {
             return Err(too_large("a value", row.value.len(), limits::VALUE));
@@ -135,13 +155,16 @@ fn merge(results: Vec<Result<Stored, WriteError>>) -> Result<PutOutcome, WriteEr
         }
     }
     let unknown = errors.iter().any(|e| matches!(e, WriteError::Unknown(_)));
-    match errors.into_iter().reduce(|a, b| if matches!(a, WriteError::Unknown(_)) { a } else { b }) {
+    match errors.into_iter().reduce(|a, b| if matches!(a, WriteError::Unknown(_)) { a } else { b })
+    {
         None => Ok(PutOutcome { parts }),
         Some(error) if !several || (parts.is_empty() && !unknown) => Err(error),
         Some(error) => {
             let stored: Vec<String> = parts.iter().map(|p| p.pid.to_string()).collect();
             let stored = if stored.is_empty() { "none".into() } else { stored.join(",") };
-            Err(WriteError::Unknown(format!("{error} (partitions that have acknowledged their part: {stored})")))
+            Err(WriteError::Unknown(format!(
+                "{error} (partitions that have acknowledged their part: {stored})"
+            )))
         }
     }
 }
@@ -150,8 +173,15 @@ fn request(table: &TableHandle, pid: u32, epoch: u64, slot: &Slot, part: &Part) 
     let target = Some(pb::Target { tid: table.tid(), pid, epoch });
     let (session, seq) = (slot.session, slot.seq);
     match part {
-        Part::Rows(rows) => pb::call::Kind::Put(pb::PutRequest { target, session, seq, rows: rows.clone() }),
-        Part::Keys(keys) => pb::call::Kind::Delete(pb::DeleteRequest { target, session, seq, dimensions: keys.clone() }),
+        Part::Rows(rows) => {
+            pb::call::Kind::Put(pb::PutRequest { target, session, seq, rows: rows.clone() })
+        }
+        Part::Keys(keys) => pb::call::Kind::Delete(pb::DeleteRequest {
+            target,
+            session,
+            seq,
+            dimensions: keys.clone(),
+        }),
     }
 }
 
@@ -184,9 +214,15 @@ async fn write_part(
             }
             return Err(over(attempts, exposed));
         };
-        let reply = match attempts.ask(&link, request(table, pid, epoch, &slot, &part), size).await {
+        let reply = match attempts.ask(&link, request(table, pid, epoch, &slot, &part), size).await
+        {
             Ok(pb::answer::Kind::Put(reply)) => reply,
-            Ok(_) => return Err(WriteError::Unknown(format!("{} answers a write with something else", link.endpoint()))),
+            Ok(_) => {
+                return Err(WriteError::Unknown(format!(
+                    "{} answers a write with something else",
+                    link.endpoint()
+                )));
+            }
             Err(lost) => {
                 exposed |= lost.sent;
                 if attempts.lost(&lost).await {
@@ -232,7 +268,11 @@ async fn begin<'a>(
 ) -> Result<Slot<'a>, WriteError> {
     match session.try_begin() {
         Some(slot) => Ok(slot),
-        None => shared.driver.within(deadline, session.begin()).await.ok_or_else(|| WriteError::Refused(Code::Busy.into())),
+        None => shared
+            .driver
+            .within(deadline, session.begin())
+            .await
+            .ok_or_else(|| WriteError::Refused(Code::Busy.into())),
     }
 }
 

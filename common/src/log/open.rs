@@ -60,7 +60,10 @@ impl Log {
         }
         let mut scan = scan::scan(&disk, dir, &files.segments)?;
         let mut plan = Plan::new(&mut scan);
-        plan.clean |= new;
+        if new {
+            // It was made durable just now.
+            (plan.clean, plan.tail) = (true, scan.end);
+        }
         super::repair::repair(&disk, dir, &scan, &mut plan)?;
         if let Some(torn) = plan.torn {
             tracing::warn!(dir = %dir.display(), at = %torn.at, bytes = torn.bytes, "a tail that was never synced is cut");

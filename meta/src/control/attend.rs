@@ -103,6 +103,7 @@ impl Visit {
         let control = self.control.clone();
         let mut applied = control.group.store().watch();
         let mut reign = control.reign();
+        self.still(*reign.borrow_and_update())?;
         let mut reads = FuturesOrdered::new();
         let read = |up: &pb::HeartbeatUp| {
             let (group, sent) = (control.group.clone(), up.ask_lease.then_some(up.sent));
@@ -133,14 +134,15 @@ impl Visit {
                         self.send(answers, news, None).await?;
                     }
                 }
-                _ = reign.changed() => {
-                    if *reign.borrow_and_update() != Some(self.reign) {
-                        return Err(Code::NotLeader.into());
-                    }
-                }
+                _ = reign.changed() => self.still(*reign.borrow_and_update())?,
                 () = answers.closed() => return Ok(()),
             }
         }
+    }
+
+    /// Is it still the reign in which the stream began?
+    fn still(&self, now: Option<Reign>) -> Result<(), Refusal> {
+        if now == Some(self.reign) { Ok(()) } else { Err(Code::NotLeader.into()) }
     }
 
     fn hear(&self, up: &pb::HeartbeatUp) -> Result<(), Refusal> {
@@ -168,12 +170,14 @@ impl Visit {
         store.read(|state| self.told.news(state, store.changed_since(self.told.upto())))
     }
 
-    /// The news and the lease belong together: both are of one moment.
+    /// The news and the lease belong together: both are of one moment. Who was barred in a reign is forgotten after it
+    /// has ended, so outside it there is no lease.
     fn news_with_lease(&mut self) -> (News, Option<u64>) {
         let store = self.control.group.store();
         let soft = self.control.soft.lock();
+        let reigns = *self.control.reign.borrow() == Some(self.reign);
         store.read(|state| {
-            let lease = soft.lease(state, self.tablet, self.run);
+            let lease = soft.lease(state, self.tablet, self.run).filter(|_| reigns);
             (self.told.news(state, store.changed_since(self.told.upto())), lease)
         })
     }

@@ -3,6 +3,7 @@
 //! **Invariants**
 //! * The library runs under one number, which the directory's identity holds on disk before (O13).
 //! * The end of the library ends the process (O15): [`Seat::died`].
+//! * A process that starts leads in no term of its predecessor ([`LogStore::forget_leadership`]).
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -114,6 +115,7 @@ impl Seat {
         let wrong = |what: String| StartError::Raft { dir: self.config.dir.clone(), what };
         let settings = settings(&self.config).validate().map_err(|e| wrong(e.to_string()))?;
         let network = Network::new(self.speaker(id), self.channels.clone());
+        self.log.forget_leadership(id);
         let raft =
             Raft::new(id, Arc::new(settings), network, self.log.clone(), self.machine.clone());
         let raft = raft.await.map_err(|e| wrong(e.to_string()))?;

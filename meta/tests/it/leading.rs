@@ -160,6 +160,26 @@ fn all_are_killed_and_started_again() {
     }
 }
 
+/// Found by a drill: the leader came back within its term, went on leading, and read below the last acknowledged write.
+#[test]
+fn a_restarted_leader_reads_nothing_older_than_what_was_acknowledged() {
+    for voters in [1, 3] {
+        let mut nodes = Nodes::ready(voters, RaftConfig::default());
+        for round in 0..4 {
+            let value = if round % 2 == 0 { "false" } else { "true" };
+            let (key, by) = ("auto_failover".to_owned(), String::new());
+            let command = Command::SetConfig { key, value: value.into(), by };
+            assert_eq!(nodes.node(0).propose(command).unwrap().0, Reply::Done);
+            (0..voters).for_each(|n| nodes.kill(n));
+            nodes.start_all();
+            // The first one that leads is asked as soon as it answers.
+            let group = nodes.node(round % voters).group.clone();
+            while nodes.node(round % voters).run(group.linearizable()).is_err() {}
+            assert_eq!(group.store().read(|s| s.auto_failover().to_string()), value, "{voters} voters");
+        }
+    }
+}
+
 #[test]
 fn a_stopped_leader_is_replaced_and_everybody_is_told() {
     let mut nodes = Nodes::ready(3, RaftConfig::default());

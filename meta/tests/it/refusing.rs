@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use stela_meta::{Config, RaftConfig};
+use stela_proto::raft as pb;
+use stela_proto::raft::raft_client::RaftClient;
+use tonic::Code;
 
 use crate::nodes::{Nodes, create, start};
 
@@ -90,4 +93,58 @@ fn wrong_settings_ports_clusters_and_directories() {
     std::fs::remove_file(good.dir.join("TABLET")).unwrap();
     nodes.start_all();
     assert_eq!(nodes.node(0).databases(), ["a"]);
+}
+
+#[test]
+fn a_peer_that_is_not_the_one_it_should_be_or_talks_nonsense_is_refused() {
+    let nodes = Nodes::ready(2, RaftConfig::default());
+    let endpoint = nodes.configs[0].endpoint.clone();
+    let uuid = |n: usize| nodes.node(0).run(introduce(nodes.configs[n].endpoint.clone())).dir_uuid;
+    let good = pb::Identity {
+        cluster: "test".into(),
+        node: 2,
+        dir_uuid: uuid(1),
+        to: 1,
+        to_dir_uuid: uuid(0),
+    };
+    let term = nodes.node(0).leadership().term;
+    let ask = |from: Option<pb::Identity>, node: u64| {
+        let vote = Some(pb::Vote { term: term + 50, node, committed: false });
+        let request = pb::VoteRequest { from, vote, last: None };
+        nodes.node(0).run(async {
+            let mut client = RaftClient::connect(format!("http://{endpoint}")).await.unwrap();
+            client.vote(request).await.map(|reply| reply.into_inner().granted).map_err(|e| e.code())
+        })
+    };
+    let wrong = |change: fn(&mut pb::Identity)| {
+        let mut from = good.clone();
+        change(&mut from);
+        ask(Some(from), 2)
+    };
+    assert_eq!(wrong(|f| f.cluster = "other".into()), Err(Code::PermissionDenied));
+    assert_eq!(wrong(|f| f.to = 2), Err(Code::PermissionDenied));
+    assert_eq!(wrong(|f| f.to_dir_uuid = "wiped".into()), Err(Code::PermissionDenied));
+    assert_eq!(wrong(|f| f.to_dir_uuid.clear()), Err(Code::PermissionDenied));
+    assert_eq!(wrong(|f| f.dir_uuid = "wiped".into()), Err(Code::PermissionDenied));
+    assert_eq!(ask(None, 2), Err(Code::InvalidArgument));
+    assert_eq!(
+        ask(Some(good.clone()), 1),
+        Err(Code::InvalidArgument),
+        "it stands for somebody else"
+    );
+    let junk = pb::ForwardRequest { from: Some(good.clone()), command: (&b"junk"[..]).into() };
+    let refused = nodes.node(0).run(async {
+        let mut client = RaftClient::connect(format!("http://{endpoint}")).await.unwrap();
+        client.forward(junk).await.unwrap_err().code()
+    });
+    assert_eq!(refused, Code::InvalidArgument);
+    // Nothing of it has moved the group, and the one it should be is heard (and refused, as there is a leader).
+    assert_eq!(ask(Some(good.clone()), 2), Ok(false));
+    assert_eq!(nodes.node(0).leadership().term, term);
+    nodes.node(1).propose(create("a")).unwrap();
+}
+
+async fn introduce(endpoint: String) -> pb::IntroduceReply {
+    let mut client = RaftClient::connect(format!("http://{endpoint}")).await.unwrap();
+    client.introduce(pb::IntroduceRequest::default()).await.unwrap().into_inner()
 }

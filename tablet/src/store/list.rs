@@ -1,7 +1,7 @@
 //! The rows of one key: points (time, place), ordered by time, newest first, equal times newest insert first.
 //!
 //! **Layout**: the newest point stands in the slot of the key itself, so a key with one row costs no allocation; older
-//! ones in one array that grows by a quarter; beyond [`SPLIT`] of them, in chunks of at most [`CHUNK`], so that an
+//! ones in one array that grows by a quarter; beyond a thousand of them, in chunks of at most 512, so that an
 //! insertion anywhere moves at most one chunk and growing copies at most one.
 //!
 //! **Invariants**: inside, older points ascend by time, equal times by order of insertion, so that the common case is a

@@ -1,6 +1,6 @@
 //! From an offset to a place in the log, for entries that are not the last ones.
 //!
-//! Kept sparsely, about one for [`SPARSE`] bytes of log; from there the log is walked.
+//! Kept sparsely, about one for 32 KiB of log; from there the log is walked.
 //!
 //! **Invariants** (R26, R27)
 //! * Marks ascend in offset and in place.

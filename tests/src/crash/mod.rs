@@ -12,8 +12,8 @@ mod story;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng as _;
@@ -22,7 +22,7 @@ use stela_common::fs::{Op, Recorder, Skip};
 
 use self::image::{Cut, Files, Image};
 use self::state::{Expected, State, Tried};
-use self::story::{PURGED, SYNCED, Story};
+use self::story::{APPENDED, PURGED, SYNCED, Story};
 
 /// What a crash test found.
 #[derive(Debug, Default)]
@@ -51,14 +51,13 @@ const EXAMPLES: usize = 5;
 impl Report {
     /// Whether no state failed.
     pub fn passed(&self) -> bool {
-        self.failures == 0 && self.states > 0
+        self.failures == 0 && self.panics == 0 && self.states > 0
     }
 
     fn add(&mut self, tried: Tried, what: impl FnOnce() -> String) {
         self.states += 1;
         self.second += tried.second;
         self.lost += tried.lost;
-        self.panics += usize::from(tried.panicked);
         if let Some(failure) = tried.failure {
             self.failures += 1;
             if self.examples.len() < EXAMPLES {
@@ -71,7 +70,6 @@ impl Report {
         self.states += other.states;
         self.second += other.second;
         self.lost += other.lost;
-        self.panics += other.panics;
         self.failures += other.failures;
         self.examples.extend(other.examples);
         self.examples.truncate(EXAMPLES);
@@ -111,30 +109,32 @@ pub fn run(seed: u64, states: usize) -> anyhow::Result<Report> {
 
 /// The same, of a log that leaves one step out; then it ends when something was lost.
 fn run_without(seed: u64, states: usize, skip: Option<Skip>) -> anyhow::Result<Report> {
-    let began = Instant::now();
+    let (began, panics) = (Instant::now(), panics());
     let base = tempfile::tempdir()?;
     let dir = base.path().join("run");
     stela_common::fs::create_dir_all(&stela_common::fs::Disk::real(), &dir)?;
     let recorder = Arc::new(Recorder::new().skip(skip).without_physical_sync());
     let story = story::record(&dir, recorder, StdRng::seed_from_u64(seed))?;
 
-    // Every step, in as many ways as it takes; each thread takes the next step that nobody has.
-    let steps = steps(&story.ops);
+    // Every step, in as many ways as it takes, or so many of them; each thread takes the next that nobody has.
+    let all = steps(&story.ops);
+    let count = states.clamp(1, all.len());
+    let steps: Vec<usize> = (0..count).map(|turn| all[turn * all.len() / count]).collect();
     let ways = states.div_ceil(steps.len()).max(1);
     let (next, caught) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let work = || -> anyhow::Result<Report> {
+    let work = || {
         let mut report = Report::default();
         let mut at = Replay::new(&dir);
         loop {
             let turn = next.fetch_add(1, Ordering::Relaxed);
             let Some(step) = steps.get(turn).filter(|_| !caught.load(Ordering::Relaxed)) else {
-                return Ok(report);
+                return report;
             };
             at.go(&story.ops, *step);
             for way in 0..ways {
                 let cut = Cut::ALL[(turn + way) % Cut::ALL.len()];
                 let random = StdRng::seed_from_u64(seed ^ ((turn * ways + way) as u64) << 20);
-                let tried = at.state(&story, base.path(), cut, skip).try_it(random)?;
+                let tried = at.state(&story, base.path(), cut, skip).try_it(random);
                 report.add(tried, || format!("step {step} of {}, {cut:?}", story.ops.len()));
             }
             caught.fetch_or(skip.is_some() && report.lost > 0, Ordering::Relaxed);
@@ -148,16 +148,32 @@ fn run_without(seed: u64, states: usize, skip: Option<Skip>) -> anyhow::Result<R
     let mut report =
         Report { seed, ops: story.ops.len(), records: story.entries.len(), ..Report::default() };
     for one in reports {
-        report.join(one.map_err(|_| anyhow::anyhow!("the harness panicked"))??);
+        report.join(one.map_err(|_| anyhow::anyhow!("the harness panicked"))?);
     }
+    report.panics = self::panics() - panics;
     report.took = began.elapsed();
     Ok(report)
+}
+
+/// How many panics there were in this process, also on the threads of a log.
+fn panics() -> usize {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            COUNT.fetch_add(1, Ordering::Relaxed);
+            before(panic);
+        }));
+    });
+    COUNT.load(Ordering::Relaxed)
 }
 
 /// The moments at which the power is cut: after each operation that changes what may be there or what must be.
 fn steps(ops: &[Op]) -> Vec<usize> {
     let mut said = HashMap::new();
     let changes = |op: &Op| match op {
+        Op::Mark { what: APPENDED, .. } => false,
         Op::Mark { what, value } => said.insert(*what, *value) != Some(*value),
         Op::SyncStart { .. } | Op::SyncDirStart { .. } | Op::Open { .. } => false,
         _ => true,
@@ -172,11 +188,12 @@ struct Replay {
     step: usize,
     synced: u64,
     purged: u64,
+    appended: u64,
 }
 
 impl Replay {
     fn new(dir: &std::path::Path) -> Self {
-        Self { image: Image::of(dir, &Files::new()), step: 0, synced: 0, purged: 0 }
+        Self { image: Image::of(dir, &Files::new()), step: 0, synced: 0, purged: 0, appended: 0 }
     }
 
     fn go(&mut self, ops: &[Op], step: usize) {
@@ -184,6 +201,7 @@ impl Replay {
             self.image.apply(op);
             match op {
                 Op::Mark { what: SYNCED, value } => self.synced = *value,
+                Op::Mark { what: APPENDED, value } => self.appended = *value,
                 Op::Mark { what: PURGED, value } => self.purged = self.purged.max(*value),
                 _ => {}
             }
@@ -198,8 +216,12 @@ impl Replay {
         cut: Cut,
         skip: Option<Skip>,
     ) -> State<'a> {
-        let expected =
-            Expected { entries: &story.entries, synced: self.synced, purged: self.purged };
+        let expected = Expected {
+            entries: &story.entries,
+            synced: self.synced,
+            purged: self.purged,
+            appended: self.appended,
+        };
         State { image: self.image.clone(), expected, base, cut, skip }
     }
 }

@@ -20,6 +20,12 @@ pub const PURGED: u32 = 2;
 /// Remark: recovery has reported.
 pub const OPENED: u32 = 3;
 
+/// Remark: so many records were appended.
+pub const APPENDED: u32 = 4;
+
+/// A header's length, of a batch as of a record.
+const UNIT: usize = 40;
+
 /// A segment's length, small.
 pub const SEGMENT: u64 = 64 << 10;
 
@@ -57,14 +63,36 @@ impl Author {
         Self { random, lasts: [0; 4] }
     }
 
-    /// Appends a batch, and notes it.
+    /// Appends a batch, and notes it. All lengths are multiples of one unit: after a power cut a new batch often ends
+    /// where one that was cut began, and that must not come back behind it (H6).
     pub fn append(&mut self, log: &Log, entries: &mut Vec<Entry>) -> anyhow::Result<Position> {
+        let (count, units) = match self.random.random_range(0..20) {
+            0 => (1, 500),
+            1..10 => (self.random.random_range(1..6), 50),
+            _ => (self.random.random_range(1..3), 4),
+        };
+        let lengths: Vec<usize> =
+            (0..count).map(|_| UNIT * self.random.random_range(0..units)).collect();
+        self.batch(log, entries, &lengths)
+    }
+
+    /// Fills the segment, nearly: the log soon goes on in another.
+    pub fn fill(&mut self, log: &Log, entries: &mut Vec<Entry>) -> anyhow::Result<Position> {
+        let room = usize::try_from(SEGMENT - log.end().0 % SEGMENT)? / UNIT;
+        let length = UNIT * room.saturating_sub(self.random.random_range(3..10)).min(1500);
+        self.batch(log, entries, &[length])
+    }
+
+    fn batch(
+        &mut self,
+        log: &Log,
+        entries: &mut Vec<Entry>,
+        lengths: &[usize],
+    ) -> anyhow::Result<Position> {
         log.set_checkpoint((entries.len() as u64).to_le_bytes().to_vec());
         let mut bodies = Vec::new();
-        for at in 0..self.random.random_range(1..6) {
-            let large = at == 0 && self.random.random_bool(0.06);
-            let len = if large { 20_000 } else { self.random.random_range(0..2_000) };
-            let mut body = vec![0; len];
+        for length in lengths {
+            let mut body = vec![0; *length];
             self.random.fill(&mut body[..]);
             bodies.push(body);
         }
@@ -106,6 +134,12 @@ pub fn open(
     Ok(Log::open(Disk::recording(recorder.clone()), dir, options(mark_idle), |_| {})?)
 }
 
+/// Remarks on what the log has said up to now.
+pub fn note(recorder: &Recorder, log: &Log, entries: &[Entry]) {
+    recorder.mark(APPENDED, entries.len() as u64);
+    recorder.mark(SYNCED, log.synced().0);
+}
+
 /// Waits until `done`.
 pub fn await_that(what: &str, mut done: impl FnMut() -> bool) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -127,15 +161,15 @@ pub fn record(dir: &Path, recorder: Arc<Recorder>, random: StdRng) -> anyhow::Re
             recovery.damage.is_empty() && recovery.torn.is_none(),
             "a run without a power cut: {recovery:?}"
         );
-        recorder.mark(SYNCED, log.synced().0);
+        note(&recorder, &log, &entries);
         for _ in 0..60 {
             match author.random.random_range(0..100) {
                 0..5 => {
                     // Up to several segments that the disk has not seen.
                     recorder.slow(true);
-                    for _ in 0..author.random.random_range(2..30) {
+                    for _ in 0..author.random.random_range(2..40) {
                         author.append(&log, &mut entries)?;
-                        recorder.mark(SYNCED, log.synced().0);
+                        note(&recorder, &log, &entries);
                     }
                     recorder.slow(false);
                 }
@@ -163,7 +197,7 @@ pub fn record(dir: &Path, recorder: Arc<Recorder>, random: StdRng) -> anyhow::Re
                 }
                 _ => drop(author.append(&log, &mut entries)?),
             }
-            recorder.mark(SYNCED, log.synced().0);
+            note(&recorder, &log, &entries);
             if let Some(entry) = entries.get(author.random.random_range(0..entries.len().max(1)))
                 && entry.at >= log.start()
             {
@@ -176,7 +210,7 @@ pub fn record(dir: &Path, recorder: Arc<Recorder>, random: StdRng) -> anyhow::Re
         if life == 2 {
             let end = log.end();
             await_that("an idle log is marked", || log.end() > end && log.synced() == log.end())?;
-            recorder.mark(SYNCED, log.synced().0);
+            note(&recorder, &log, &entries);
         }
         if life % 3 == 1 {
             log.close().context("clean stop")?;
@@ -185,6 +219,7 @@ pub fn record(dir: &Path, recorder: Arc<Recorder>, random: StdRng) -> anyhow::Re
             recorder.slow(true);
             for _ in 0..3 {
                 author.append(&log, &mut entries)?;
+                note(&recorder, &log, &entries);
             }
             let stopping = std::thread::spawn(move || drop(log));
             recorder.slow(false);

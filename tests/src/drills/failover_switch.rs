@@ -19,9 +19,13 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
             cluster.kill(*at)?;
         }
         cluster.launch_all()?;
-        let got = tokio::time::timeout(Duration::from_secs(30), client.admin().conf_get("auto_failover")).await??;
+        let got =
+            tokio::time::timeout(Duration::from_secs(30), client.admin().conf_get("auto_failover"))
+                .await??;
         let got = got.rows.first().map(|r| r.value.clone()).unwrap_or_default();
-        println!("confset auto_failover {value}; all nameservers killed and started: confget says {got}");
+        println!(
+            "confset auto_failover {value}; all nameservers killed and started: confget says {got}"
+        );
         kept &= got == value;
     }
     if kept && cluster.panics().is_empty() {

@@ -41,13 +41,17 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         let whole = restarted.elapsed();
         load.await_acked(1).await?;
         faulty += killed.elapsed();
-        println!("round {round}: all six killed, restarted as {}; whole {whole:.3?} after", names.join(" "));
+        println!(
+            "round {round}: all six killed, restarted as {}; whole {whole:.3?} after",
+            names.join(" ")
+        );
         wholes.push(whole);
     }
     let (history, elapsed) = load.finish().await;
     await_whole(&client, LIMIT).await?;
     let verdict = read_back(&client, TABLE, &history).await?;
     let worst = wholes.iter().max().copied().unwrap_or_default();
-    let promises = [(format!("every partition whole within 30 s (worst {worst:.3?})"), worst <= LIMIT)];
+    let promises =
+        [(format!("every partition whole within 30 s (worst {worst:.3?})"), worst <= LIMIT)];
     Ok(conclude(cluster, &history, elapsed.saturating_sub(faulty), &verdict, &promises))
 }

@@ -31,14 +31,20 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
             if let Some(gap) = load.history.lock().gap(&led, killed) {
                 break gap;
             }
-            anyhow::ensure!(killed.elapsed() < Duration::from_secs(60), "partitions {led:?} do not take writes again");
+            anyhow::ensure!(
+                killed.elapsed() < Duration::from_secs(60),
+                "partitions {led:?} do not take writes again"
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         };
         cluster.launch(at)?;
         cluster.await_ready(at)?;
         let whole = await_whole(&client, Duration::from_secs(60)).await?;
         faulty += gap;
-        println!("kill {round:>2}: {endpoint} led {} of 8, gap {gap:>7.3?}, whole {whole:>7.3?} after its return", led.len());
+        println!(
+            "kill {round:>2}: {endpoint} led {} of 8, gap {gap:>7.3?}, whole {whole:>7.3?} after its return",
+            led.len()
+        );
         kills.push(gap);
     }
     let (history, elapsed) = load.finish().await;

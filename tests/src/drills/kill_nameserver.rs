@@ -53,14 +53,19 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
             if let Some(t) = catalog.lock().times.iter().find(|t| **t > killed) {
                 break t.duration_since(killed);
             }
-            anyhow::ensure!(killed.elapsed() < Duration::from_secs(60), "no metadata write for a minute");
+            anyhow::ensure!(
+                killed.elapsed() < Duration::from_secs(60),
+                "no metadata write for a minute"
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         };
         load.await_acked(500).await?;
         cluster.launch(at)?;
         cluster.await_ready(at)?;
         let pause = load.history.lock().longest_pause(killed, Instant::now());
-        println!("kill {round:>2}: {leader}, next metadata write after {gap:>7.3?}, longest pause of data writes {pause:>7.3?}");
+        println!(
+            "kill {round:>2}: {leader}, next metadata write after {gap:>7.3?}, longest pause of data writes {pause:>7.3?}"
+        );
         gaps.push((gap, pause));
     }
     stop.cancel();
@@ -76,12 +81,21 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     let metadata: Vec<_> = gaps.iter().map(|(g, _)| *g).collect();
     let worst = metadata.iter().max().copied().unwrap_or_default();
     let pause = gaps.iter().map(|(_, p)| *p).max().unwrap_or_default();
-    println!("metadata: median {:.3?}, worst {worst:.3?} of {rounds}; data: longest pause {pause:.3?}", median(&metadata));
+    println!(
+        "metadata: median {:.3?}, worst {worst:.3?} of {rounds}; data: longest pause {pause:.3?}",
+        median(&metadata)
+    );
     let promises = [
         ("the next metadata write within 2 s".to_owned(), worst <= Duration::from_secs(2)),
-        ("no pause of acknowledged data writes above 0.5 s".to_owned(), pause <= Duration::from_millis(500)),
         (
-            format!("each of {} acknowledged creates and drops is there exactly once", catalog.lock().writes),
+            "no pause of acknowledged data writes above 0.5 s".to_owned(),
+            pause <= Duration::from_millis(500),
+        ),
+        (
+            format!(
+                "each of {} acknowledged creates and drops is there exactly once",
+                catalog.lock().writes
+            ),
             wrong.is_empty(),
         ),
     ];

@@ -82,9 +82,19 @@ impl Drill {
 }
 
 /// Prints what reading back found, and folds it into the outcome. `busy`: the time without faults.
-fn conclude(cluster: Cluster, history: &History, busy: Duration, verdict: &Verdict, promises: &[(String, bool)]) -> Outcome {
+fn conclude(
+    cluster: Cluster,
+    history: &History,
+    busy: Duration,
+    verdict: &Verdict,
+    promises: &[(String, bool)],
+) -> Outcome {
     let rate = history.count as f64 / busy.as_secs_f64().max(0.001);
-    println!("acknowledged {} rows, {rate:.0}/s between faults; {} unknown", history.count, history.errors.values().sum::<usize>());
+    println!(
+        "acknowledged {} rows, {rate:.0}/s between faults; {} unknown",
+        history.count,
+        history.errors.values().sum::<usize>()
+    );
     for (error, times) in &history.errors {
         println!("  {times} x {error}");
     }

@@ -18,8 +18,18 @@ use crate::workload::{await_whole, create_table};
 
 const GOLDEN: &str = include_str!("../../golden/downtime_and_recovery.txt");
 /// Columns whose cells are masked.
-const MASKED: [&str; 10] =
-    ["tid", "offset", "record_cnt", "memused", "age", "op_id", "start_time", "execute_time", "end_time", "diskused"];
+const MASKED: [&str; 10] = [
+    "tid",
+    "offset",
+    "record_cnt",
+    "memused",
+    "age",
+    "op_id",
+    "start_time",
+    "execute_time",
+    "end_time",
+    "diskused",
+];
 
 pub(super) async fn run(_: Plan) -> Result<Outcome> {
     let mut cluster = Cluster::start(3, 3)?;
@@ -27,11 +37,19 @@ pub(super) async fn run(_: Plan) -> Result<Outcome> {
     create_table(&client, "flow", 2, 3).await?;
     await_whole(&client, Duration::from_secs(30)).await?;
     let shown = client.admin().show_table("drill", "flow", false).await?;
-    let partition = shown.tables.first().and_then(|t| t.partitions.first()).context("the table has no partition")?;
-    let victim = partition.replicas.iter().find(|r| r.leader).context("no leader")?.endpoint.clone();
+    let partition = shown
+        .tables
+        .first()
+        .and_then(|t| t.partitions.first())
+        .context("the table has no partition")?;
+    let victim =
+        partition.replicas.iter().find(|r| r.leader).context("no leader")?.endpoint.clone();
 
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(AS_STELA).arg("--role=ns_client").arg(format!("--zk_cluster={}", cluster.nameservers()));
+    command
+        .arg(AS_STELA)
+        .arg("--role=ns_client")
+        .arg(format!("--zk_cluster={}", cluster.nameservers()));
     command.arg("--zk_root_path=/openmldb");
     let mut terminal = Terminal::start(command)?;
     let mut text = terminal.until_prompt()?;
@@ -41,7 +59,13 @@ pub(super) async fn run(_: Plan) -> Result<Outcome> {
         text.push_str(&answer);
         Ok(answer)
     };
-    for line in ["use drill", "confget", "confset auto_failover false", "confget auto_failover", "confset auto_failover true"] {
+    for line in [
+        "use drill",
+        "confget",
+        "confset auto_failover false",
+        "confget auto_failover",
+        "confset auto_failover true",
+    ] {
         say(line, &mut text)?;
     }
     say(&format!("offlineendpoint {victim}"), &mut text)?;
@@ -62,7 +86,11 @@ pub(super) async fn run(_: Plan) -> Result<Outcome> {
     let got = mask(&piped, &mut endpoints);
     let table = after(GOLDEN, "> showtable", 2).unwrap_or_default();
     let want = format!("ns leader: A\nUse database: drill\n{table}");
-    let got = got.lines().skip_while(|l| l.starts_with("Welcome")).map(|l| format!("{l}\n")).collect::<String>();
+    let got = got
+        .lines()
+        .skip_while(|l| l.starts_with("Welcome"))
+        .map(|l| format!("{l}\n"))
+        .collect::<String>();
     kept &= same("through a pipe", &got, &want);
     ensure!(cluster.panics().is_empty(), "a server panicked: {:?}", cluster.panics());
     Ok(if kept { Outcome::Pass } else { Outcome::Fail })
@@ -100,8 +128,15 @@ fn pipe(cluster: &Cluster, lines: &str) -> Result<String> {
 
 /// The part of `text` between the `nth` line that ends with `word` and the next prompt.
 fn after(text: &str, word: &str, nth: usize) -> Option<String> {
-    let at = text.lines().enumerate().filter(|(_, l)| l.ends_with(word)).map(|(n, _)| n).nth(nth - 1)?;
-    Some(text.lines().skip(at + 1).take_while(|l| !l.contains("> ")).map(|l| format!("{l}\n")).collect())
+    let at =
+        text.lines().enumerate().filter(|(_, l)| l.ends_with(word)).map(|(n, _)| n).nth(nth - 1)?;
+    Some(
+        text.lines()
+            .skip(at + 1)
+            .take_while(|l| !l.contains("> "))
+            .map(|l| format!("{l}\n"))
+            .collect(),
+    )
 }
 
 fn same(what: &str, got: &str, want: &str) -> bool {
@@ -135,7 +170,11 @@ fn mask(text: &str, endpoints: &mut BTreeMap<String, char>) -> String {
             header.clear();
             let words: Vec<String> = line.split(' ').map(|t| endpoint(t, endpoints)).collect();
             let line = words.join(" ");
-            let line = if line.starts_with("Welcome") { "Welcome to openmldb with version *" } else { line.as_str() };
+            let line = if line.starts_with("Welcome") {
+                "Welcome to openmldb with version *"
+            } else {
+                line.as_str()
+            };
             out.push_str(line.trim_end());
             out.push('\n');
         } else {
@@ -157,7 +196,9 @@ fn mask(text: &str, endpoints: &mut BTreeMap<String, char>) -> String {
 
 fn endpoint(token: &str, endpoints: &mut BTreeMap<String, char>) -> String {
     let is = token.split_once(':').is_some_and(|(ip, port)| {
-        ip.split('.').count() == 4 && ip.chars().all(|c| c.is_ascii_digit() || c == '.') && port.parse::<u16>().is_ok()
+        ip.split('.').count() == 4
+            && ip.chars().all(|c| c.is_ascii_digit() || c == '.')
+            && port.parse::<u16>().is_ok()
     });
     if !is {
         return token.into();

@@ -89,7 +89,9 @@ impl Client {
                 });
                 self.send(scene);
             }
-            ClientEvent::Follow(attempt) if attempt == self.attempt && self.asking.is_some() => self.send(scene),
+            ClientEvent::Follow(attempt) if attempt == self.attempt && self.asking.is_some() => {
+                self.send(scene)
+            }
             ClientEvent::Again(attempt) if attempt == self.attempt && self.asking.is_some() => {
                 self.target = scene.random.index(scene.profile.tablets);
                 self.send(scene);
@@ -116,7 +118,9 @@ impl Client {
         let request = reply.request;
         match (self.asking, reply.outcome) {
             // A late answer to an earlier try of the same write is as good.
-            (Some(Ask::Put(id)), Outcome::Done) if matches!(request.ask, Ask::Put(of) if of == id) => self.done(scene),
+            (Some(Ask::Put(id)), Outcome::Done) if matches!(request.ask, Ask::Put(of) if of == id) => {
+                self.done(scene)
+            }
             (Some(Ask::Get), Outcome::Done) if request.attempt == self.attempt => self.done(scene),
             (Some(_), Outcome::Refused(hint)) if request.attempt == self.attempt => match hint {
                 Some(hint) if hint < scene.profile.tablets => {

@@ -23,7 +23,10 @@ pub struct Clock {
 impl Clock {
     /// Some clock.
     pub fn draw(random: &mut Random) -> Self {
-        Self { offset: random.between(10_000, 100_000) * MS, rate: 1_000_000 - 24_000 + random.below(48_001) }
+        Self {
+            offset: random.between(10_000, 100_000) * MS,
+            rate: 1_000_000 - 24_000 + random.below(48_001),
+        }
     }
 
     /// What it shows.
@@ -43,7 +46,8 @@ mod tests {
         let fast = Clock { offset: 0, rate: 1_024_000 };
         let asked = slow.at(0);
         let granted = fast.at(0);
-        let over_at_grantor = (0..1_000_000).step_by(100).find(|t| fast.at(*t).since(granted) >= 330).unwrap();
+        let over_at_grantor =
+            (0..1_000_000).step_by(100).find(|t| fast.at(*t).since(granted) >= 330).unwrap();
         assert!(slow.at(over_at_grantor).since(asked) >= 300);
     }
 }

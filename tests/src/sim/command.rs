@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use stela_meta_state::rules;
 use stela_replica::variant;
 
+use super::core::{MakeCore, make_core};
 use super::coverage::Coverage;
 use super::fault::Point;
-use super::mistake::Mistake;
+use super::mistake::{self, Mistake};
 use super::nameserver::Law;
 use super::profile::{self, Profile};
-use super::tablet::make_core;
 use super::world::{Ended, World};
+use crate::drills::Outcome;
 
 /// Fewer acknowledged writes per seed than this, and nothing was shown.
 const ENOUGH: u64 = 50;
@@ -27,8 +28,6 @@ pub struct Broken {
     pub profile: &'static str,
     /// What.
     pub what: String,
-    /// It is about what happened, and not about what did not happen in time.
-    pub safety: bool,
 }
 
 impl fmt::Display for Broken {
@@ -55,7 +54,7 @@ pub struct Report {
 impl Report {
     /// Did it do enough to tell?
     pub fn is_enough(&self) -> bool {
-        self.coverage.missing().is_empty() && self.coverage.acknowledged >= self.seeds * ENOUGH
+        self.coverage.acknowledged >= self.seeds * ENOUGH
     }
 }
 
@@ -87,7 +86,7 @@ impl fmt::Display for Report {
 
 /// One run. A panic is a broken promise, too.
 pub fn run(seed: u64, profile: Profile, mistake: Option<&Mistake>, traced: bool) -> Ended {
-    let make_core = mistake.map_or(make_core::<variant::Sound> as super::tablet::MakeCore, |m| m.make_core);
+    let make_core = mistake.map_or(make_core::<variant::Sound> as MakeCore, |m| m.make_core);
     let law = mistake.map_or_else(|| Law::of::<rules::Sound>(true), |m| (m.law)());
     let run = || World::new(seed, profile, make_core, law, traced).run();
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
@@ -96,12 +95,22 @@ pub fn run(seed: u64, profile: Profile, mistake: Option<&Mistake>, traced: bool)
             .cloned()
             .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
             .unwrap_or_default();
-        Ended { broken: Some(format!("panicked: {what}")), safety: true, coverage: Coverage::default(), healed_in: 0 }
+        Ended {
+            broken: Some(format!("panicked: {what}")),
+            safety: true,
+            coverage: Coverage::default(),
+            healed_in: 0,
+        }
     })
 }
 
 /// Seeds one after the other, until there are `seeds` of them or the time is over.
-pub fn batch(from: u64, seeds: u64, most: Option<Duration>, choose: impl Fn(u64) -> Profile) -> Report {
+pub fn batch(
+    from: u64,
+    seeds: u64,
+    most: Option<Duration>,
+    choose: impl Fn(u64) -> Profile,
+) -> Report {
     let began = Instant::now();
     let mut report = Report::default();
     for seed in from..from.saturating_add(seeds) {
@@ -114,7 +123,7 @@ pub fn batch(from: u64, seeds: u64, most: Option<Duration>, choose: impl Fn(u64)
         report.coverage.add(&ended.coverage);
         report.slowest = report.slowest.max(ended.healed_in);
         if let Some(what) = ended.broken {
-            report.broken.push(Broken { seed, profile: profile.name, what, safety: ended.safety });
+            report.broken.push(Broken { seed, profile: profile.name, what });
         }
     }
     report.took = began.elapsed();
@@ -126,7 +135,7 @@ pub fn hunt(mistake: &Mistake, from: u64, seeds: u64) -> Option<Broken> {
     (from..from.saturating_add(seeds)).find_map(|seed| {
         let ended = run(seed, mistake.profile, Some(mistake), false);
         let what = ended.broken.filter(|_| ended.safety)?;
-        Some(Broken { seed, profile: mistake.profile.name, what, safety: ended.safety })
+        Some(Broken { seed, profile: mistake.profile.name, what })
     })
 }
 
@@ -150,62 +159,57 @@ pub struct Args {
     profile: Option<String>,
 }
 
-/// How the command ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// All promises were kept, and it was enough to tell; or the mistake was noticed.
-    Pass,
-    /// A promise was broken; or the mistake was not noticed.
-    Fail,
-    /// Too little work to tell.
-    Unknown,
-}
-
 /// Runs it, printing what was found.
 ///
 /// # Errors
 /// No such mistake or profile.
-pub fn command(args: &Args) -> anyhow::Result<Verdict> {
-    let named = |name: &String| {
-        let found = profile::ALL.iter().find(|p| p.name == name).copied();
-        let names: Vec<_> = profile::ALL.iter().map(|p| p.name).collect();
-        found.ok_or_else(|| anyhow::anyhow!("no profile {name}: there are {}", names.join(", ")))
-    };
-    let forced = args.profile.as_ref().map(named).transpose()?;
-    let mistake = match &args.mistake {
-        None => None,
-        Some(name) => {
-            Some(Mistake::named(name).ok_or_else(|| anyhow::anyhow!("no mistake {name}: there are B1 to B13"))?)
-        }
-    };
-    let choose = |seed| forced.or(mistake.map(|m| m.profile)).unwrap_or_else(|| profile::of_seed(seed));
-    if args.trace {
+pub fn run_command(args: &Args) -> anyhow::Result<Outcome> {
+    let mistake = args.mistake.as_deref().map(mistake_named).transpose()?;
+    let forced =
+        args.profile.as_deref().map(profile_named).transpose()?.or(mistake.map(|m| m.profile));
+    let choose = |seed| forced.unwrap_or_else(|| profile::of_seed(seed));
+    let outcome = if args.trace {
         let ended = run(args.seed, choose(args.seed), mistake, true);
         println!("{}", ended.broken.as_deref().unwrap_or("all promises were kept"));
-        return Ok(if ended.broken.is_some() == mistake.is_some() { Verdict::Pass } else { Verdict::Fail });
-    }
-    if let Some(mistake) = mistake {
+        pass(ended.broken.is_some() == mistake.is_some())
+    } else if let Some(mistake) = mistake {
         let mistake = Mistake { profile: choose(args.seed), ..*mistake };
         let noticed = hunt(&mistake, args.seed, args.seeds);
-        println!("{} ({}):", mistake.name, mistake.what);
-        return Ok(match noticed {
+        println!("{}: {}", mistake.name, mistake.what);
+        match &noticed {
             Some(broken) => {
-                println!("noticed after {} seeds: {broken}", broken.seed - args.seed + 1);
-                Verdict::Pass
+                println!("noticed after {} seeds: {broken}", broken.seed - args.seed + 1)
             }
-            None => {
-                println!("not noticed in {} seeds", args.seeds);
-                Verdict::Fail
-            }
-        });
-    }
-    let report = batch(args.seed, args.seeds, None, choose);
-    println!("{report}");
-    Ok(if !report.broken.is_empty() {
-        Verdict::Fail
-    } else if report.is_enough() {
-        Verdict::Pass
+            None => println!("not noticed in {} seeds", args.seeds),
+        }
+        pass(noticed.is_some())
     } else {
-        Verdict::Unknown
-    })
+        let report = batch(args.seed, args.seeds, None, choose);
+        println!("{report}");
+        let enough =
+            report.is_enough() && (forced.is_some() || report.coverage.missing().is_empty());
+        if report.broken.is_empty() && !enough {
+            Outcome::Unknown
+        } else {
+            pass(report.broken.is_empty())
+        }
+    };
+    println!("{outcome}");
+    Ok(outcome)
+}
+
+fn pass(kept: bool) -> Outcome {
+    if kept { Outcome::Pass } else { Outcome::Fail }
+}
+
+fn mistake_named(name: &str) -> anyhow::Result<&'static Mistake> {
+    let names = || mistake::ALL.iter().map(|m| m.name).collect::<Vec<_>>().join(", ");
+    let found = mistake::ALL.iter().find(|m| m.name.eq_ignore_ascii_case(name));
+    found.ok_or_else(|| anyhow::anyhow!("no mistake {name}: there are {}", names()))
+}
+
+fn profile_named(name: &str) -> anyhow::Result<Profile> {
+    let names = || profile::ALL.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
+    let found = profile::ALL.iter().find(|p| p.name == name).copied();
+    found.ok_or_else(|| anyhow::anyhow!("no profile {name}: there are {}", names()))
 }

@@ -86,7 +86,7 @@ impl fmt::Display for Coverage {
                 }
             }
         }
-        write!(f, "\n")?;
+        writeln!(f)?;
         for point in Point::ALL {
             write!(f, "{} {}; ", self.times(point), point.name())?;
         }

@@ -88,8 +88,15 @@ impl Log {
 
     /// What a replica starts from.
     pub fn stored(&self) -> Stored {
-        let commit = self.entries.iter().map(|e| e.commit).max().unwrap_or_default().min(self.last());
-        Stored { epoch: self.epoch, epochs: self.epochs(), last: self.last(), commit, ..Stored::default() }
+        let commit =
+            self.entries.iter().map(|e| e.commit).max().unwrap_or_default().min(self.last());
+        Stored {
+            epoch: self.epoch,
+            epochs: self.epochs(),
+            last: self.last(),
+            commit,
+            ..Stored::default()
+        }
     }
 
     fn apply(&mut self, record: Record) {
@@ -100,7 +107,9 @@ impl Log {
                 self.epoch = self.epoch.max(entry.epoch);
             }
             Record::EpochStart(_, epoch) => self.epoch = self.epoch.max(epoch),
-            Record::Truncate(_, to) => self.entries.truncate(usize::try_from(to.0).unwrap_or(usize::MAX)),
+            Record::Truncate(_, to) => {
+                self.entries.truncate(usize::try_from(to.0).unwrap_or(usize::MAX))
+            }
         }
     }
 }
@@ -202,9 +211,17 @@ mod tests {
     fn a_power_cut_loses_the_unsynced_and_nothing_else() {
         for seed in 0..50 {
             let mut disk = Disk::default();
-            disk.append(&[Record::EpochStart(KEY, Epoch(1)), Record::Entry(KEY, Offset(1), entry(1, 1))]).unwrap();
+            disk.append(&[
+                Record::EpochStart(KEY, Epoch(1)),
+                Record::Entry(KEY, Offset(1), entry(1, 1)),
+            ])
+            .unwrap();
             disk.sync(disk.end());
-            disk.append(&[Record::Entry(KEY, Offset(2), entry(1, 2)), Record::Truncate(KEY, Offset(1))]).unwrap();
+            disk.append(&[
+                Record::Entry(KEY, Offset(2), entry(1, 2)),
+                Record::Truncate(KEY, Offset(1)),
+            ])
+            .unwrap();
             assert_eq!(disk.written(KEY).last(), Offset(1));
             let lost = disk.cut(&mut Random::new(seed));
             assert_eq!(disk.written(KEY).last(), Offset(if lost == 1 { 2 } else { 1 }));

@@ -235,7 +235,13 @@ impl Ambush {
     }
 
     /// What strikes at that point now: at whom, and after how many microseconds.
-    pub fn strikes(&self, point: Point, tablet: usize, tablets: usize, random: &mut Random) -> Option<(Fault, usize, u64)> {
+    pub fn strikes(
+        &self,
+        point: Point,
+        tablet: usize,
+        tablets: usize,
+        random: &mut Random,
+    ) -> Option<(Fault, usize, u64)> {
         if self.at != point || self.fault.is_of_a_proposal() || !random.chance(self.of_1000) {
             return None;
         }
@@ -243,7 +249,13 @@ impl Ambush {
         let victim = match self.whom {
             Whom::Here => tablet,
             Whom::Other => other,
-            Whom::Any => if random.chance(250) { other } else { tablet },
+            Whom::Any => {
+                if random.chance(250) {
+                    other
+                } else {
+                    tablet
+                }
+            }
         };
         let at_once = random.chance(500);
         let delay = match self.after_ms {

@@ -3,7 +3,7 @@
 //! The first replica that shows an entry as committed fixes it for ever: the *agreed* log of the partition. From then
 //! on, at every step:
 //! * every trusted member of the in-sync set has all of it, synced (for `sync=interval`: written);
-//! * nobody ever cuts a part of it, and nobody shows another entry in its place;
+//! * nobody ever cuts what it has shown, and nobody shows another entry in its place;
 //! * what is acknowledged is in it, by one run of one tablet in each epoch, and no request is in it twice (R32);
 //! * a leader's read that is served shows all that was acknowledged or read before;
 //! * two logs that have an entry of the same offset and epoch are equal up to there.
@@ -54,7 +54,14 @@ impl Ghost {
     }
 
     /// A replica has written an entry.
-    pub fn appended(&mut self, at: usize, key: PartitionKey, offset: Offset, entry: Entry, log: &Log) {
+    pub fn appended(
+        &mut self,
+        at: usize,
+        key: PartitionKey,
+        offset: Offset,
+        entry: Entry,
+        log: &Log,
+    ) {
         let before = log.epoch_at(Offset(offset.0 - 1));
         let known = *self
             .partitions
@@ -81,13 +88,17 @@ impl Ghost {
                 Some(known) if *known == (entry.epoch, entry.id) => {}
                 Some(known) => {
                     let epoch = entry.epoch;
-                    wrong = Some(format!("{at} shows an entry of epoch {epoch} at {offset}, agreed was one of epoch {}", known.0));
+                    wrong = Some(format!(
+                        "{at} shows an entry of epoch {epoch} at {offset}, agreed was one of epoch {}",
+                        known.0
+                    ));
                     break;
                 }
                 None => {
                     promised.agreed.push((entry.epoch, entry.id));
                     if let Some(first) = promised.places.insert(entry.id, offset) {
-                        wrong = Some(format!("{:?} is there twice, at {first} and {offset}", entry.id));
+                        wrong =
+                            Some(format!("{:?} is there twice, at {first} and {offset}", entry.id));
                         break;
                     }
                 }
@@ -101,20 +112,26 @@ impl Ghost {
         }
     }
 
-    /// A replica is about to void its entries beyond `to`.
-    pub fn truncated(&mut self, at: usize, key: PartitionKey, to: Offset, log: &Log) {
-        let Some(promised) = self.partitions.get(&key) else { return };
-        let lost = log.from(to.next()).find(|(offset, entry)| {
-            let place = usize::try_from(offset.0 - 1).unwrap_or(usize::MAX);
-            promised.agreed.get(place) == Some(&(entry.epoch, entry.id))
-        });
-        if let Some((offset, _)) = lost {
-            self.broken(format_args!("{key}: {at} cuts the committed entry {offset}"));
+    /// A replica is about to void its entries beyond `to`, and has shown those up to `shown` as committed. (What it has
+    /// not shown it may cut though others have agreed on it by now: it follows one whose time is over, and is not in
+    /// sync. In sync it may not, which [`Ghost::member`] sees.)
+    pub fn truncated(&mut self, at: usize, key: PartitionKey, to: Offset, shown: Offset) {
+        if to < shown {
+            self.broken(format_args!(
+                "{key}: {at} cuts its log to {to}, and has shown {shown} as committed"
+            ));
         }
     }
 
     /// A leader has answered a write.
-    pub fn acknowledged(&mut self, key: PartitionKey, epoch: Epoch, by: Run, offset: Offset, id: Id) {
+    pub fn acknowledged(
+        &mut self,
+        key: PartitionKey,
+        epoch: Epoch,
+        by: Run,
+        offset: Offset,
+        id: Id,
+    ) {
         let promised = self.partitions.entry(key).or_default();
         promised.acknowledged = promised.acknowledged.max(offset);
         let leader = *promised.leaders.entry(epoch).or_insert(by);

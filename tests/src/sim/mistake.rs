@@ -3,9 +3,9 @@
 use stela_meta_state::rules::{self, Rules};
 use stela_replica::variant::{self, Variant};
 
+use super::core::{MakeCore, make_core};
 use super::nameserver::Law;
 use super::profile::{self, Profile};
-use super::tablet::{MakeCore, make_core};
 
 macro_rules! mistakes {
     (
@@ -54,13 +54,6 @@ pub struct Mistake {
     pub make_core: MakeCore,
     /// The meta group's part.
     pub law: fn() -> Law,
-}
-
-impl Mistake {
-    /// The one of that name.
-    pub fn named(name: &str) -> Option<&'static Self> {
-        ALL.iter().find(|m| m.name.eq_ignore_ascii_case(name))
-    }
 }
 
 mistakes! {

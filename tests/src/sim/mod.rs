@@ -14,22 +14,32 @@
 //!
 //! A seed and a profile are a run: `stela-tests sim --seed N --trace` tells it again.
 
+mod batch;
 mod client;
 mod clock;
 pub mod command;
+mod core;
 pub mod coverage;
 mod disk;
 mod fault;
 pub mod ghost;
+mod links;
 pub mod mistake;
 mod nameserver;
+mod passes;
 pub mod profile;
 mod random;
+mod register;
+mod registry;
+mod reign;
 mod scene;
+mod serve;
 mod shell;
+mod streams;
 mod strike;
 mod tablet;
 #[cfg(test)]
 mod tests;
+mod told;
 mod wire;
 mod world;

@@ -98,7 +98,8 @@ pub const MIXED: Profile = Profile {
 };
 
 /// Two tablets, one partition: every crash leaves one copy.
-pub const PAIR: Profile = Profile { name: "pair", tablets: 2, partitions: 1, writers: 3, readers: 2, ..MIXED };
+pub const PAIR: Profile =
+    Profile { name: "pair", tablets: 2, partitions: 1, writers: 3, readers: 2, ..MIXED };
 
 /// `sync=interval`: what is acknowledged is not synced, and a machine that lost its power is not trusted.
 pub const INTERVAL: Profile =
@@ -205,7 +206,8 @@ pub const RECONNECTS: Profile = Profile {
 };
 
 /// `min_insync=2`: a write needs a second copy.
-pub const TWO_COPIES: Profile = Profile { name: "two copies", min_insync: 2, partitions: 1, ..MIXED };
+pub const TWO_COPIES: Profile =
+    Profile { name: "two copies", min_insync: 2, partitions: 1, ..MIXED };
 
 /// Leaders that nobody answers: what was said to them arrives in a later epoch.
 pub const LATE_ACKS: Profile = Profile {
@@ -213,6 +215,7 @@ pub const LATE_ACKS: Profile = Profile {
     pace: Pace { keep_alive: 45, tick: 50, ..Pace::BRISK },
     partitions: 1,
     every: 700,
+    rough_ms: 3000,
     faults: &[(Fault::Deaf, 20), (Fault::WrongSuspicion, 2)],
     ambushes: &[Ambush::new(Point::Elected, Fault::WrongSuspicion, 600).at(Whom::Here).after(40)],
     ..MIXED
@@ -290,8 +293,20 @@ pub const SHRINKS: Profile = Profile {
 
 /// All of them; a seed takes the one at its place.
 pub const ALL: [Profile; 14] = [
-    MIXED, CRASHES, PROPOSALS, SWITCHES, INTERVAL, RECONNECTS, PAIR, TWO_COPIES, LATE_ACKS, LATE_ORDERS,
-    STALE_READS, DRAINS, RETURNS, SHRINKS,
+    MIXED,
+    CRASHES,
+    PROPOSALS,
+    SWITCHES,
+    INTERVAL,
+    RECONNECTS,
+    PAIR,
+    TWO_COPIES,
+    LATE_ACKS,
+    LATE_ORDERS,
+    STALE_READS,
+    DRAINS,
+    RETURNS,
+    SHRINKS,
 ];
 
 /// The profile of a seed.

@@ -49,7 +49,12 @@ pub struct Pace {
 impl Pace {
     /// As the servers have it.
     pub const REAL: Self = Self {
-        timing: Timing { read_lease: 300, read_lease_grantor: 330, replica_lag: 1000, propose_again: 500 },
+        timing: Timing {
+            read_lease: 300,
+            read_lease_grantor: 330,
+            replica_lag: 1000,
+            propose_again: 500,
+        },
         lease: 2000,
         heartbeat: 200,
         keep_alive: 100,
@@ -61,7 +66,12 @@ impl Pace {
 
     /// The same relations in a third of the time: more happens in a run.
     pub const BRISK: Self = Self {
-        timing: Timing { read_lease: 100, read_lease_grantor: 110, replica_lag: 300, propose_again: 150 },
+        timing: Timing {
+            read_lease: 100,
+            read_lease_grantor: 110,
+            replica_lag: 300,
+            propose_again: 150,
+        },
         lease: 700,
         heartbeat: 70,
         keep_alive: 35,

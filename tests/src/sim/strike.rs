@@ -28,7 +28,9 @@ impl World {
         let roles: Vec<Role> = Role::ALL.into_iter().filter(|r| fault.befalls(*r)).collect();
         let role = self.scene.random.pick(&roles).copied();
         let in_role: Vec<usize> = (0..self.machines.len())
-            .filter(|at| self.nameserver.state.partitions.keys().any(|key| self.role(*at, *key) == role))
+            .filter(|at| {
+                self.nameserver.state.partitions.keys().any(|key| self.role(*at, *key) == role)
+            })
             .collect();
         match self.scene.random.pick(&in_role) {
             Some(at) => *at,
@@ -90,18 +92,7 @@ impl World {
                 let other = self.other(at);
                 self.block(vec![(at, other)]);
             }
-            Fault::Deaf => {
-                let mut ways: Vec<_> = (0..self.machines.len()).filter(|o| *o != at).map(|o| (o, at)).collect();
-                if self.scene.random.chance(600) {
-                    ways.push((at, self.other(at)));
-                }
-                if self.scene.random.chance(400) {
-                    ways.push((NAMESERVER, at));
-                    let delay = self.scene.random.below(self.scene.pace.timing.read_lease / 2);
-                    self.scene.after(delay * MS, Event::Strike(Fault::WrongSuspicion, at));
-                }
-                self.block(ways);
-            }
+            Fault::Deaf => self.deafen(at),
             Fault::CutOff => {
                 let both = vec![(at, NAMESERVER), (NAMESERVER, at)];
                 let ways = match self.scene.random.below(4) {
@@ -209,6 +200,29 @@ impl World {
             machine.clean = true;
             self.kill(at, true);
         }
+    }
+
+    /// Nothing gets through to that tablet from the others. Perhaps one of them does not hear it either, another one does
+    /// not reach the nameservers, and they take it for dead.
+    fn deafen(&mut self, at: usize) {
+        let mut ways: Vec<_> =
+            (0..self.machines.len()).filter(|o| *o != at).map(|o| (o, at)).collect();
+        let other = self.other(at);
+        if self.scene.random.chance(600) {
+            ways.push((at, other));
+        }
+        if let Some(third) = (0..self.machines.len()).find(|t| *t != at && *t != other)
+            && self.scene.random.chance(300)
+        {
+            ways.push((third, NAMESERVER));
+            self.nameserver.lose_sight(third);
+        }
+        if self.scene.random.chance(400) {
+            ways.push((NAMESERVER, at));
+            let delay = self.scene.random.below(self.scene.pace.timing.read_lease / 2);
+            self.scene.after(delay * MS, Event::Strike(Fault::WrongSuspicion, at));
+        }
+        self.block(ways);
     }
 
     /// Blocks ways for less than it takes to give a connection up, most of the time.

@@ -8,96 +8,15 @@ use stela_common::clock::Millis;
 use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TabletId, Version};
 use stela_common::table::Sync;
 use stela_common::wire::{Member, View};
-use stela_replica::core::{Admitted, Env, Replica};
 use stela_replica::lease::{Grants, Permits};
-use stela_replica::message::{Conn, Identity, Input, Output, Refusal, Stored, Write};
-use stela_replica::variant::Variant;
+use stela_replica::message::{Conn, Identity, Stored, Write};
 
 use super::client::Request;
 use super::clock::{Clock, Moment};
+use super::core::{Core, MakeCore};
 use super::disk::{Disk, Id};
 use super::scene::{Pace, Scene};
 use super::wire::{FollowerBox, LeaderBox};
-
-/// A replica's decisions, whichever mistakes are planted in them.
-pub trait Core {
-    /// See [`Replica::step`].
-    fn step(&mut self, now: Millis, env: &Env<'_>, input: Input, outputs: &mut Vec<Output>);
-    /// See [`Replica::admit`].
-    fn admit(&mut self, now: Millis) -> Result<Admitted, Refusal>;
-    /// See [`Replica::revoke`].
-    fn revoke(&mut self, admitted: Admitted);
-    /// See [`Replica::may_read`].
-    fn may_read(&self, now: Millis, env: &Env<'_>) -> Result<(), Refusal>;
-    /// See [`Replica::may_acknowledge`].
-    fn may_acknowledge(&self, now: Millis) -> Result<(), Refusal>;
-    /// See [`Replica::leads`].
-    fn leads(&self) -> bool;
-    /// See [`Replica::serving`].
-    fn serving(&self) -> bool;
-    /// See [`Replica::idle`].
-    fn idle(&self) -> bool;
-    /// See [`Replica::epoch`].
-    fn epoch(&self) -> Epoch;
-    /// See [`Replica::commit`].
-    fn commit(&self) -> Offset;
-    /// See [`Replica::last`].
-    fn last(&self) -> Offset;
-    /// See [`Replica::view`].
-    fn view(&self) -> Option<&View>;
-    /// See [`Replica::leader`].
-    fn leader(&self) -> Option<(TabletId, Incarnation)>;
-}
-
-impl<V: Variant> Core for Replica<V> {
-    fn step(&mut self, now: Millis, env: &Env<'_>, input: Input, outputs: &mut Vec<Output>) {
-        Self::step(self, now, env, input, outputs);
-    }
-    fn admit(&mut self, now: Millis) -> Result<Admitted, Refusal> {
-        Self::admit(self, now)
-    }
-    fn revoke(&mut self, admitted: Admitted) {
-        Self::revoke(self, admitted);
-    }
-    fn may_read(&self, now: Millis, env: &Env<'_>) -> Result<(), Refusal> {
-        Self::may_read(self, now, env)
-    }
-    fn may_acknowledge(&self, now: Millis) -> Result<(), Refusal> {
-        Self::may_acknowledge(self, now)
-    }
-    fn leads(&self) -> bool {
-        Self::leads(self)
-    }
-    fn serving(&self) -> bool {
-        Self::serving(self)
-    }
-    fn idle(&self) -> bool {
-        Self::idle(self)
-    }
-    fn epoch(&self) -> Epoch {
-        Self::epoch(self)
-    }
-    fn commit(&self) -> Offset {
-        Self::commit(self)
-    }
-    fn last(&self) -> Offset {
-        Self::last(self)
-    }
-    fn view(&self) -> Option<&View> {
-        Self::view(self)
-    }
-    fn leader(&self) -> Option<(TabletId, Incarnation)> {
-        Self::leader(self)
-    }
-}
-
-/// Makes a replica from what a log holds.
-pub type MakeCore = fn(Identity, Stored, Millis) -> Box<dyn Core>;
-
-/// [`MakeCore`] for a variant.
-pub fn make_core<V: Variant + 'static>(identity: Identity, stored: Stored, now: Millis) -> Box<dyn Core> {
-    Box::new(Replica::<V>::new(identity, stored, now))
-}
 
 /// How far a partition was shipped over a connection.
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +72,16 @@ pub struct Copy {
     pub waiters: BTreeMap<Offset, Vec<Waiter>>,
     /// Why it is quarantined.
     pub quarantine: Option<String>,
+    /// A write of it failed: it waits to be made anew.
+    pub suspended: Option<Suspended>,
+}
+
+/// A replica whose core is void.
+pub struct Suspended {
+    /// Until then, on the tablet's clock.
+    pub until: Millis,
+    /// What it is to be told then.
+    pub view: Option<View>,
 }
 
 /// A proposal for the meta group (R7).
@@ -203,8 +132,6 @@ pub struct Process {
     pub lease_until: Millis,
     /// Told up to this Raft index.
     pub known_index: u64,
-    /// Decisions that could not be carried out, as the log refused a write.
-    pub owed: BTreeMap<PartitionKey, View>,
     /// Proposals to send.
     pub proposals: VecDeque<Proposal>,
     /// Writes whose sync has not ended.
@@ -342,7 +269,6 @@ impl Machine {
             dialing: BTreeSet::new(),
             lease_until: Millis::default(),
             known_index: 0,
-            owed: BTreeMap::new(),
             proposals: VecDeque::new(),
             unsynced: VecDeque::new(),
             syncing: None,
@@ -408,11 +334,19 @@ impl Copy {
             ids,
             waiters: BTreeMap::new(),
             quarantine: None,
+            suspended: None,
         }
     }
 
     /// The core that the log alone would give; `written` is the last write of the former one that is not synced yet.
-    pub fn reset(&mut self, make: MakeCore, identity: Identity, disk: &Disk, written: Write, now: Millis) {
+    pub fn reset(
+        &mut self,
+        make: MakeCore,
+        identity: Identity,
+        disk: &Disk,
+        written: Write,
+        now: Millis,
+    ) {
         let stored = Stored {
             commit: self.applied,
             damaged: self.quarantine.is_some(),

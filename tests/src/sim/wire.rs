@@ -104,7 +104,9 @@ impl LeaderBox {
                 self.acks.remove(&key);
                 self.hellos.insert(key, (epoch, nonce, history, last));
             }
-            ToLeader::Ack { epoch, nonce, offset } => drop(self.acks.insert(key, (epoch, nonce, offset))),
+            ToLeader::Ack { epoch, nonce, offset } => {
+                self.acks.insert(key, (epoch, nonce, offset));
+            }
             ToLeader::Left { epoch } => drop(self.lefts.insert(key, epoch)),
         }
     }
@@ -133,7 +135,11 @@ impl<T> Pipe<T> {
 
     /// What has arrived by now, one at a time.
     pub fn arrived(&mut self, now: Moment) -> Option<T> {
-        if self.way.front().is_some_and(|(at, _)| *at <= now) { self.way.pop_front().map(|(_, what)| what) } else { None }
+        if self.way.front().is_some_and(|(at, _)| *at <= now) {
+            self.way.pop_front().map(|(_, what)| what)
+        } else {
+            None
+        }
     }
 
     /// When the next one arrives.

@@ -63,7 +63,9 @@ struct FakeTablet {
 }
 
 /// A tablet of the cluster "test".
-pub async fn tablet(script: impl FnMut(&pb::Call) -> Act<pb::answer::Kind> + Send + 'static) -> Fake<pb::Call> {
+pub async fn tablet(
+    script: impl FnMut(&pb::Call) -> Act<pb::answer::Kind> + Send + 'static,
+) -> Fake<pb::Call> {
     tablet_of("test", Arc::default(), script).await
 }
 
@@ -92,7 +94,10 @@ pub async fn tablet_of(
 impl Tablet for FakeTablet {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<pb::SessionAnswer, Status>> + Send>>;
 
-    async fn identity(&self, _: Request<pb::IdentityRequest>) -> Result<Response<pb::IdentityReply>, Status> {
+    async fn identity(
+        &self,
+        _: Request<pb::IdentityRequest>,
+    ) -> Result<Response<pb::IdentityReply>, Status> {
         Ok(Response::new(pb::IdentityReply { cluster: self.cluster.clone(), ..Default::default() }))
     }
 
@@ -131,7 +136,10 @@ impl Tablet for FakeTablet {
     async fn put(&self, _: Request<pb::PutRequest>) -> Result<Response<pb::PutReply>, Status> {
         Err(Status::unimplemented(""))
     }
-    async fn delete(&self, _: Request<pb::DeleteRequest>) -> Result<Response<pb::PutReply>, Status> {
+    async fn delete(
+        &self,
+        _: Request<pb::DeleteRequest>,
+    ) -> Result<Response<pb::PutReply>, Status> {
         Err(Status::unimplemented(""))
     }
     async fn get(&self, _: Request<pb::GetRequest>) -> Result<Response<pb::GetReply>, Status> {
@@ -140,7 +148,10 @@ impl Tablet for FakeTablet {
     async fn scan(&self, _: Request<pb::ScanRequest>) -> Result<Response<pb::ScanReply>, Status> {
         Err(Status::unimplemented(""))
     }
-    async fn count(&self, _: Request<pb::CountRequest>) -> Result<Response<pb::CountReply>, Status> {
+    async fn count(
+        &self,
+        _: Request<pb::CountRequest>,
+    ) -> Result<Response<pb::CountReply>, Status> {
         Err(Status::unimplemented(""))
     }
     async fn get_table_status(
@@ -149,7 +160,10 @@ impl Tablet for FakeTablet {
     ) -> Result<Response<pb::GetTableStatusReply>, Status> {
         Err(Status::unimplemented(""))
     }
-    async fn get_follower(&self, _: Request<pb::GetFollowerRequest>) -> Result<Response<pb::GetFollowerReply>, Status> {
+    async fn get_follower(
+        &self,
+        _: Request<pb::GetFollowerRequest>,
+    ) -> Result<Response<pb::GetFollowerReply>, Status> {
         Err(Status::unimplemented(""))
     }
 }
@@ -235,7 +249,12 @@ pub fn table_row(leaders: &[&str], replicas: &[&str]) -> ns::TableRow {
         epoch: 1,
         replicas: replicas
             .iter()
-            .map(|e| ns::ReplicaRow { endpoint: (*e).into(), leader: e == leader, alive: true, ..Default::default() })
+            .map(|e| ns::ReplicaRow {
+                endpoint: (*e).into(),
+                leader: e == leader,
+                alive: true,
+                ..Default::default()
+            })
             .collect(),
         serving: true,
     });
@@ -243,8 +262,12 @@ pub fn table_row(leaders: &[&str], replicas: &[&str]) -> ns::TableRow {
 }
 
 /// A client of a cluster with table "t" as given, and the nameserver's state.
-pub async fn client(row: ns::TableRow, timeout: Duration) -> (Client, Arc<TableHandle>, Fake<()>, Meta) {
-    let meta = Meta { cluster: "test".into(), tables: Arc::new(Mutex::new(vec![row])), ..Meta::default() };
+pub async fn client(
+    row: ns::TableRow,
+    timeout: Duration,
+) -> (Client, Arc<TableHandle>, Fake<()>, Meta) {
+    let meta =
+        Meta { cluster: "test".into(), tables: Arc::new(Mutex::new(vec![row])), ..Meta::default() };
     let server = nameserver(meta.clone()).await;
     let options = Options { timeout, ..Options::new(vec![server.endpoint.clone()]) };
     let client = Client::connect(options).await.unwrap();
@@ -254,13 +277,23 @@ pub async fn client(row: ns::TableRow, timeout: Duration) -> (Client, Arc<TableH
 
 /// "stored".
 pub fn stored(offset: u64) -> Act<pb::answer::Kind> {
-    Act::Say(pb::answer::Kind::Put(pb::PutReply { status: wire::ok(), offset, leader: String::new(), epoch: 1 }))
+    Act::Say(pb::answer::Kind::Put(pb::PutReply {
+        status: wire::ok(),
+        offset,
+        leader: String::new(),
+        epoch: 1,
+    }))
 }
 
 /// "no".
 pub fn no(code: Code, leader: &str, epoch: u64) -> Act<pb::answer::Kind> {
     let status = wire::refused(&code.into());
-    Act::Say(pb::answer::Kind::Put(pb::PutReply { status, offset: 0, leader: leader.into(), epoch }))
+    Act::Say(pb::answer::Kind::Put(pb::PutReply {
+        status,
+        offset: 0,
+        leader: leader.into(),
+        epoch,
+    }))
 }
 
 /// The request ids of the puts that a tablet has seen.

@@ -16,7 +16,9 @@ use super::*;
 const SHORT: Duration = Duration::from_secs(5);
 
 /// A script that goes through its list, and then stores everything.
-fn steps(list: Vec<Act<pb::answer::Kind>>) -> impl FnMut(&pb::Call) -> Act<pb::answer::Kind> + Send {
+fn steps(
+    list: Vec<Act<pb::answer::Kind>>,
+) -> impl FnMut(&pb::Call) -> Act<pb::answer::Kind> + Send {
     let mut list = list.into_iter();
     move |_| list.next().unwrap_or_else(|| stored(1))
 }
@@ -26,7 +28,8 @@ async fn a_redirect_follows_the_hint() {
     let new = tablet(|_| stored(9)).await;
     let hint = new.endpoint.clone();
     let old = tablet(move |_| no(Code::TableIsFollower, &hint, 2)).await;
-    let (client, table, server, _) = client(table_row(&[&old.endpoint], &[&old.endpoint]), SHORT).await;
+    let (client, table, server, _) =
+        client(table_row(&[&old.endpoint], &[&old.endpoint]), SHORT).await;
     // The nameserver is not needed for it.
     drop(server);
     let outcome = client.put(&table, vec![table.plain("k", "v", 1)]).await.unwrap();
@@ -50,7 +53,8 @@ async fn a_retry_keeps_the_request_id() {
         no(Code::Busy, "", 0),
     ];
     let fake = tablet(steps(list)).await;
-    let (client, table, _server, _) = client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
+    let (client, table, _server, _) =
+        client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
     for n in 1..=3 {
         client.put(&table, vec![table.plain("k", "v", n)]).await.unwrap();
     }
@@ -65,7 +69,8 @@ async fn a_retry_keeps_the_request_id() {
 #[tokio::test]
 async fn an_unknown_outcome_of_a_first_attempt_opens_a_new_session() {
     let fake = tablet(steps(vec![stored(1), no(Code::UnknownOutcome, "", 1)])).await;
-    let (client, table, _server, _) = client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
+    let (client, table, _server, _) =
+        client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
     for n in 1..=2 {
         client.put(&table, vec![table.plain("k", "v", n)]).await.unwrap();
     }
@@ -79,7 +84,8 @@ async fn an_unknown_outcome_of_a_first_attempt_opens_a_new_session() {
 async fn an_unknown_outcome_of_a_repeat_is_reported() {
     for first in [Act::HangUp, no(Code::LeaseExpired, "", 1), no(Code::TableIsFollower, "", 1)] {
         let fake = tablet(steps(vec![stored(1), first, no(Code::UnknownOutcome, "", 1)])).await;
-        let (client, table, _server, _) = client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
+        let (client, table, _server, _) =
+            client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
         client.put(&table, vec![table.plain("k", "v", 1)]).await.unwrap();
         let error = client.put(&table, vec![table.plain("k", "v", 2)]).await.unwrap_err();
         assert!(matches!(error, WriteError::Unknown(_)), "{error:?}");
@@ -91,11 +97,17 @@ async fn an_unknown_outcome_of_a_repeat_is_reported() {
 
 #[tokio::test]
 async fn refusals_are_told_apart_from_doubt() {
-    let fake = tablet(steps(vec![no(Code::DiskFull, "", 1), Act::HangUp, no(Code::DiskFull, "", 1)])).await;
-    let (client, table, _server, _) = client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
+    let fake =
+        tablet(steps(vec![no(Code::DiskFull, "", 1), Act::HangUp, no(Code::DiskFull, "", 1)]))
+            .await;
+    let (client, table, _server, _) =
+        client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
     let put = || client.put(&table, vec![table.plain("k", "v", 1)]);
     assert_eq!(put().await, Err(WriteError::Refused(Code::DiskFull.into())));
-    assert!(matches!(put().await, Err(WriteError::Unknown(_))), "the first attempt may have been applied");
+    assert!(
+        matches!(put().await, Err(WriteError::Unknown(_))),
+        "the first attempt may have been applied"
+    );
     let huge = client.put(&table, vec![table.plain("k", vec![0; 9 << 20], 1)]).await;
     assert!(matches!(huge, Err(WriteError::Refused(r)) if r.code == Code::TooLarge));
 }
@@ -118,7 +130,8 @@ async fn a_dead_leader_is_a_refusal_at_the_deadline_and_a_silent_one_is_doubt() 
 #[tokio::test]
 async fn a_new_leader_is_learned_from_the_nameservers() {
     let (old, new) = (tablet(|_| stored(1)).await, tablet(|_| stored(2)).await);
-    let (client, table, _server, meta) = client(table_row(&[&old.endpoint], &[&old.endpoint]), SHORT).await;
+    let (client, table, _server, meta) =
+        client(table_row(&[&old.endpoint], &[&old.endpoint]), SHORT).await;
     client.put(&table, vec![table.plain("k", "v", 1)]).await.unwrap();
     let mut row = table_row(&[&new.endpoint], &[&old.endpoint, &new.endpoint]);
     row.partitions[0].epoch = 2;
@@ -133,13 +146,17 @@ async fn a_new_leader_is_learned_from_the_nameservers() {
     });
     let outcome = client.put(&table, vec![table.plain("k", "v", 2)]).await.unwrap();
     assert_eq!(outcome.parts[0].offset, 2);
-    assert!(later.await.unwrap().elapsed() < Duration::from_millis(400), "the change is noticed at once");
+    assert!(
+        later.await.unwrap().elapsed() < Duration::from_millis(400),
+        "the change is noticed at once"
+    );
 }
 
 #[tokio::test]
 async fn a_dropped_table_is_a_refusal() {
     let fake = tablet(|_| no(Code::TableNotFound, "", 0)).await;
-    let (client, table, _server, meta) = client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
+    let (client, table, _server, meta) =
+        client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
     meta.tables.lock().clear();
     let error = client.put(&table, vec![table.plain("k", "v", 1)]).await.unwrap_err();
     assert!(matches!(&error, WriteError::Refused(r) if r.code == Code::TableNotFound), "{error:?}");
@@ -172,7 +189,8 @@ async fn at_most_64_are_unanswered_per_partition() {
 async fn many_callers_share_frames() {
     let frames = Arc::new(Mutex::new(0));
     let fake = tablet_of("test", frames.clone(), |_| stored(1)).await;
-    let (client, table, _server, _) = client(table_row(&[fake.endpoint.as_str(); 8], &[&fake.endpoint]), SHORT).await;
+    let (client, table, _server, _) =
+        client(table_row(&[fake.endpoint.as_str(); 8], &[&fake.endpoint]), SHORT).await;
     let work = |caller: u64| {
         let (client, table) = (&client, &table);
         async move {
@@ -195,18 +213,30 @@ async fn rows_are_one_request_per_partition() {
     let rows = || -> Vec<Row> { (0..20).map(|n| table.plain(key(n), "v", 1)).collect() };
     let outcome = client.put(&table, rows()).await.unwrap();
     assert_eq!(outcome.parts.iter().map(|p| p.pid).collect::<Vec<_>>(), [0, 1]);
-    let total: usize = good.seen.lock().iter().map(|c| match &c.kind {
-        Some(pb::call::Kind::Put(p)) => p.rows.len(),
-        _ => 0,
-    }).sum();
+    let total: usize = good
+        .seen
+        .lock()
+        .iter()
+        .map(|c| match &c.kind {
+            Some(pb::call::Kind::Put(p)) => p.rows.len(),
+            _ => 0,
+        })
+        .sum();
     assert_eq!((good.seen.lock().len(), total), (2, 20));
 
     // A row whose keys are of two partitions: half of it is at each. One of them refuses: it may be half there (R33).
     table.routes.hint(&client.0.driver, 1, &bad.endpoint, 2);
-    let (a, b) = ((0..).map(key).find(|k| table.partition_of(k) == 0), (0..).map(key).find(|k| table.partition_of(k) == 1));
-    let row = Row { time: 1, dimensions: vec![(0, a.unwrap()), (1, b.unwrap())], value: "v".into() };
+    let (a, b) = (
+        (0..).map(key).find(|k| table.partition_of(k) == 0),
+        (0..).map(key).find(|k| table.partition_of(k) == 1),
+    );
+    let row =
+        Row { time: 1, dimensions: vec![(0, a.unwrap()), (1, b.unwrap())], value: "v".into() };
     let error = client.put(&table, vec![row]).await.unwrap_err();
-    assert!(matches!(&error, WriteError::Unknown(text) if text.contains("acknowledged their part: 0")), "{error:?}");
+    assert!(
+        matches!(&error, WriteError::Unknown(text) if text.contains("acknowledged their part: 0")),
+        "{error:?}"
+    );
     let split = good.seen.lock().last().cloned().unwrap();
     assert!(matches!(split.kind, Some(pb::call::Kind::Put(p)) if p.rows[0].dimensions.len() == 1));
 }
@@ -214,7 +244,13 @@ async fn rows_are_one_request_per_partition() {
 #[tokio::test]
 async fn reads_find_and_miss_and_follow_redirects() {
     let get = |status, value: &'static str| {
-        Act::Say(pb::answer::Kind::Get(pb::GetReply { status, ts: 4, value: value.into(), epoch: 1, ..Default::default() }))
+        Act::Say(pb::answer::Kind::Get(pb::GetReply {
+            status,
+            ts: 4,
+            value: value.into(),
+            epoch: 1,
+            ..Default::default()
+        }))
     };
     let list = vec![
         get(crate::wire::refused(&Code::LeaseExpired.into()), ""),
@@ -223,7 +259,8 @@ async fn reads_find_and_miss_and_follow_redirects() {
         get(crate::wire::refused(&Code::IndexNotFound.into()), ""),
     ];
     let fake = tablet(steps(list)).await;
-    let (client, table, _server, _) = client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
+    let (client, table, _server, _) =
+        client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
     let get = || client.get(&table, 0, b"k", 0, ReadFrom::Leader);
     assert_eq!(get().await, Ok(Some((4, "x".into()))));
     assert_eq!(get().await, Ok(None));
@@ -238,7 +275,10 @@ async fn a_tablet_of_another_cluster_gets_no_call() {
     let row = table_row(&[&stranger.endpoint], &[&stranger.endpoint]);
     let (client, table, _server, _) = client(row, Duration::from_millis(300)).await;
     let error = client.put(&table, vec![table.plain("k", "v", 1)]).await.unwrap_err();
-    assert!(matches!(&error, WriteError::Refused(r) if r.text.contains("cluster 'other', not 'test'")), "{error:?}");
+    assert!(
+        matches!(&error, WriteError::Refused(r) if r.text.contains("cluster 'other', not 'test'")),
+        "{error:?}"
+    );
     assert!(stranger.seen.lock().is_empty());
 }
 
@@ -252,10 +292,16 @@ async fn connecting_names_cause_and_cure_in_time() {
     let began = Instant::now();
     let asked = Options { cluster: Some("test".into()), ..Options::new(list) };
     let error = Client::connect(asked).await.err().unwrap();
-    assert!(matches!(&error, ConnectError::WrongCluster { found, .. } if found == "prod"), "{error}");
+    assert!(
+        matches!(&error, ConnectError::WrongCluster { found, .. } if found == "prod"),
+        "{error}"
+    );
     let error = Client::connect(Options::new(vec!["127.0.0.1:1".into()])).await.err().unwrap();
     let text = error.to_string();
-    assert!(text.contains("127.0.0.1:1") && text.contains("refused") && !text.contains('\n'), "{text}");
+    assert!(
+        text.contains("127.0.0.1:1") && text.contains("refused") && !text.contains('\n'),
+        "{text}"
+    );
     assert!(Client::connect(Options::new(vec![])).await.is_err());
     assert!(Client::connect(Options::new(vec!["not an endpoint".into()])).await.is_err());
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
@@ -263,13 +309,23 @@ async fn connecting_names_cause_and_cure_in_time() {
 
 #[tokio::test]
 async fn a_metadata_write_is_repeated_elsewhere_with_the_same_id() {
-    let failing = fake::Meta { cluster: "test".into(), failures: Arc::new(Mutex::new(usize::MAX)), ..Default::default() };
+    let failing = fake::Meta {
+        cluster: "test".into(),
+        failures: Arc::new(Mutex::new(usize::MAX)),
+        ..Default::default()
+    };
     let working = fake::Meta { cluster: "test".into(), ..Default::default() };
     let (a, b) = (nameserver(failing.clone()).await, nameserver(working.clone()).await);
     let client = Client::connect(Options::new(vec![a.endpoint.clone()])).await.unwrap();
-    let row = |e: &str| stela_proto::nameserver::NameserverRow { endpoint: e.into(), ..Default::default() };
+    let row = |e: &str| stela_proto::nameserver::NameserverRow {
+        endpoint: e.into(),
+        ..Default::default()
+    };
     let nameservers = vec![row(&a.endpoint), row(&b.endpoint)];
-    client.0.nameservers.learn(&stela_proto::nameserver::ClusterReply { nameservers, ..Default::default() });
+    client
+        .0
+        .nameservers
+        .learn(&stela_proto::nameserver::ClusterReply { nameservers, ..Default::default() });
     client.admin().conf_set("auto_failover", "false").await.unwrap();
     client.admin().conf_set("auto_failover", "true").await.unwrap();
     let (failed, done) = (failing.writes.lock().clone(), working.writes.lock().clone());
@@ -280,9 +336,16 @@ async fn a_metadata_write_is_repeated_elsewhere_with_the_same_id() {
 
 #[tokio::test]
 async fn a_metadata_write_without_an_answer_is_in_doubt() {
-    let failing = fake::Meta { cluster: "test".into(), failures: Arc::new(Mutex::new(usize::MAX)), ..Default::default() };
+    let failing = fake::Meta {
+        cluster: "test".into(),
+        failures: Arc::new(Mutex::new(usize::MAX)),
+        ..Default::default()
+    };
     let server = nameserver(failing).await;
-    let options = Options { timeout: Duration::from_millis(300), ..Options::new(vec![server.endpoint.clone()]) };
+    let options = Options {
+        timeout: Duration::from_millis(300),
+        ..Options::new(vec![server.endpoint.clone()])
+    };
     let client = Client::connect(options).await.unwrap();
     let refusal = client.admin().conf_set("auto_failover", "false").await.unwrap_err();
     assert_eq!(refusal.code, Code::SetFailed);

@@ -1,3 +1,5 @@
+//! The log as its owner sees it, on a disk that notes everything and can be made to fail.
+
 mod appending;
 mod damage;
 mod format;

@@ -119,6 +119,16 @@ impl LogStore {
         Ok(Self { inner: Arc::new(Inner { log, batch, tail: Mutex::new(tail), _keep: keep }) })
     }
 
+    /// A process that starts leads nothing, also if its predecessor on this disk led: the library would go on in that
+    /// term with no entry of its own in it, and answer reads at the committed index that was noted last, which may lie
+    /// below what was acknowledged. So its own leadership counts as a candidacy that came to nothing; votes still grow.
+    pub fn forget_leadership(&self, node: u64) {
+        let mut tail = self.inner.tail.lock();
+        if let Some(vote) = tail.vote.as_mut().filter(|v| v.leader_id.node_id == node) {
+            vote.committed = false;
+        }
+    }
+
     /// Where it begins and ends.
     #[must_use]
     pub fn ends(&self) -> Ends {

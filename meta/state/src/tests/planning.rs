@@ -222,6 +222,20 @@ fn a_leader_that_may_be_cut_off_is_replaced_by_one_that_it_wanted_to_remove() {
 }
 
 #[test]
+fn a_leader_that_was_refused_to_shrink_is_a_candidate_again_as_another_run() {
+    // Found by the simulation: nobody else was left to be elected, and nobody ever was (R1, R20b).
+    let (mut w, key, [a, b, c]) = three();
+    let alone = w.change(key, &[b, c], &[]);
+    w.apply(Command::ChangeInSync(alone));
+    w.restart(a);
+    let mut o = all_alive(&w);
+    o.tablets.get_mut(&b).unwrap().alive = false;
+    o.tablets.get_mut(&c).unwrap().alive = false;
+    assert_eq!(elected(&carry_out(&mut w, &o)), [(key, a)]);
+    assert_eq!(plan(&w.state, &o), []);
+}
+
+#[test]
 fn a_leader_that_finds_its_copy_damaged_is_replaced() {
     let (mut w, key, [a, b, _]) = three();
     let mut o = all_alive(&w);

@@ -1,0 +1,173 @@
+//! Heartbeat streams at the nameserver that leads: what it hears, what it tells, and whom it takes for dead.
+
+use stela_common::clock::Millis;
+
+use super::clock::MS;
+use super::nameserver::{DRAIN, MetaEvent, Nameserver, Told};
+use super::scene::{Doing, Event, NAMESERVER, Scene, trace};
+use super::tablet::{id_of, place_of};
+
+impl Nameserver {
+    /// A nameserver fails, and its observations with it; of what it had proposed some is applied later.
+    pub fn fail(&mut self, scene: &mut Scene) {
+        if !std::mem::replace(&mut self.up, false) {
+            return;
+        }
+        trace!(scene, "meta: the leading nameserver fails");
+        self.heard.clear();
+        self.refused.clear();
+        self.reports.clear();
+        self.passing = None;
+        self.accused.clear();
+        self.switches.clear();
+        self.surrendered.clear();
+        self.handing.clear();
+        self.pending.retain(|_, _| scene.random.chance(500));
+        let sessions: Vec<u64> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            self.hang_up(session, scene);
+        }
+        let delay = scene.random.between(20 * MS, 1200 * MS);
+        scene.after(delay, Event::Meta(MetaEvent::TakeOver));
+    }
+
+    /// Ends a heartbeat stream at this end; the tablet notices now, or by the silence.
+    pub fn hang_up(&mut self, session: u64, scene: &mut Scene) {
+        let Some(it) = self.sessions.get_mut(&session) else { return };
+        it.open = false;
+        if scene.random.chance(700) {
+            let delay = scene.latency();
+            scene.after(delay, Event::Tablet(it.tablet.0, it.tablet.1, Doing::Detached(session)));
+        }
+    }
+
+    /// Heartbeat streams of a tablet break, and it does not notice.
+    pub fn lose_sight(&mut self, at: usize) {
+        for session in self.sessions.values_mut().filter(|s| s.tablet.0 == at) {
+            session.open = false;
+        }
+    }
+
+    /// The nameserver takes a tablet for dead, and it is not (H1).
+    pub fn suspect(&mut self, at: usize) {
+        self.lose_sight(at);
+        if let Some((incarnation, _)) = self.heard.get(&at) {
+            self.refused.insert(at, *incarnation);
+        }
+    }
+
+    pub(super) fn heard(&mut self, session: u64, scene: &mut Scene) {
+        let Some(it) = self.sessions.get_mut(&session) else { return };
+        let at = it.tablet.0;
+        if scene.is_blocked(at, NAMESERVER) {
+            return scene.after(10 * MS, Event::Meta(MetaEvent::Heard(session)));
+        }
+        let Some(beat) = it.up.arrived(scene.now) else { return };
+        if !it.open {
+            return;
+        }
+        let registered = self.state.tablets.get(&id_of(at)).map(|t| t.incarnation);
+        if registered != Some(it.incarnation) {
+            // Another run has registered.
+            return self.hang_up(session, scene);
+        }
+        let first = it.told.is_none();
+        it.told.get_or_insert(beat.known_index);
+        self.heard.insert(at, (it.incarnation, scene.now));
+        self.refused.remove(&at);
+        for (key, report) in beat.reports {
+            self.reports.insert((key, id_of(at)), report);
+        }
+        for (key, epoch) in beat.surrendered {
+            let known = self.surrendered.entry(key).or_default();
+            *known = epoch.max(*known);
+        }
+        if first {
+            // What it holds is told before its first lease.
+            self.tell(session, None, scene);
+        }
+        let read = scene.random.between(MS / 2, 4 * MS);
+        scene.after(read, Event::Meta(MetaEvent::Read(session, beat.sent)));
+    }
+
+    /// R17: not to a tablet against which something is proposed whose outcome is not known.
+    pub(super) fn read(&mut self, session: u64, sent: Millis, scene: &mut Scene) {
+        let Some(it) = self.sessions.get(&session).filter(|s| s.open) else { return };
+        let at = it.tablet.0;
+        let fit = self
+            .state
+            .tablets
+            .get(&id_of(at))
+            .is_some_and(|t| t.incarnation == it.incarnation && t.healthy);
+        let lease = (fit && !self.accused.contains(&at)).then_some((sent, scene.pace.lease));
+        self.tell(session, lease, scene);
+    }
+
+    /// Tells every tablet what has changed for it.
+    pub(super) fn push(&mut self, scene: &mut Scene) {
+        if !self.up {
+            return;
+        }
+        let behind: Vec<u64> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.open && s.told.is_some_and(|told| self.concerns(s.tablet.0, told)))
+            .map(|(number, _)| *number)
+            .collect();
+        for session in behind {
+            self.tell(session, None, scene);
+        }
+    }
+
+    pub(super) fn concerns(&self, at: usize, told: u64) -> bool {
+        let of = |replicas: &[stela_meta_state::state::Replica]| {
+            replicas.iter().any(|r| r.tablet == id_of(at))
+        };
+        self.state.partitions.values().any(|p| p.version.0 > told && of(&p.replicas))
+            || self.state.tablets.values().any(|t| t.version.0 > told)
+    }
+
+    pub(super) fn tell(&mut self, session: u64, lease: Option<(Millis, u64)>, scene: &mut Scene) {
+        let Some(it) = self.sessions.get_mut(&session).filter(|s| s.open) else { return };
+        let Some(since) = it.told else { return };
+        let at = it.tablet.0;
+        let index = self.state.applied;
+        let views = self.state.partitions.iter().filter(|(_, p)| p.version.0 > since);
+        let views = views
+            .map(|(key, p)| p.view(*key))
+            .filter(|v| v.replicas.contains(&id_of(at)))
+            .collect();
+        let addresses = self.state.tablets.iter().filter(|(_, t)| t.version.0 > since);
+        let addresses = addresses.map(|(id, t)| (place_of(*id), t.incarnation)).collect();
+        let drain = self.switches.iter_mut().find(|(key, s)| {
+            !s.told
+                && self
+                    .state
+                    .partitions
+                    .get(key)
+                    .is_some_and(|p| p.leader == id_of(at) && p.epoch == s.epoch)
+        });
+        let drain = drain.map(|(key, switch)| {
+            switch.told = true;
+            (*key, switch.epoch, DRAIN)
+        });
+        let told = Told { controller: self.controller, index, views, addresses, lease, drain };
+        it.told = Some(index);
+        if !told.views.is_empty() {
+            self.last_told.insert(at, (it.tablet.1, told.clone()));
+        }
+        let arrives = scene.now + scene.latency();
+        let arrives = it.down.send(arrives, told);
+        scene.at(arrives, Event::Told(session));
+    }
+
+    pub(super) fn ended(&mut self, session: u64, refuses: bool) {
+        let Some(it) = self.sessions.remove(&session) else { return };
+        let at = it.tablet.0;
+        let newer = self.sessions.values().any(|s| s.open && s.tablet.0 == at && s.told.is_some());
+        if it.open && refuses && !newer {
+            // Its port refuses, or belongs to another run (R18).
+            self.refused.insert(at, it.incarnation);
+        }
+    }
+}
