@@ -47,6 +47,9 @@ pub struct Fences {
     pub controller: u64,
     /// R20: the highest Raft index of an order.
     pub decision: u64,
+    /// R14: since the last registered run the process has stopped in another way than cleanly. One clean stop does not
+    /// mend that: a run that came up after a power cut, could not register and was stopped cleanly proves nothing.
+    pub unclean: bool,
 }
 
 /// A table of which partitions are here.

@@ -165,7 +165,7 @@ async fn register(node: &Arc<Node>, client: &mut RegistryClient<Channel>) -> Res
             starts: inner.fences.starts.iter().map(|i| i.0).collect(),
             dir_uuid: identity.map(|i| i.dir_uuid).unwrap_or_default(),
             boot_id: stela_common::clock::boot_id(),
-            clean: node.clean,
+            clean: !inner.fences.unclean,
             inventory: inner.inventory(),
         }
     };
@@ -185,6 +185,7 @@ async fn register(node: &Arc<Node>, client: &mut RegistryClient<Channel>) -> Res
     }
     let mut inner = node.look();
     inner.fences.starts = vec![node.incarnation];
+    inner.fences.unclean = false;
     node.files.set_fences(&inner.fences).map_err(disk)?;
     let tablet = TabletId(reply.tablet);
     if inner.tablet == TabletId(0) {

@@ -20,8 +20,8 @@ use stela_proto::nameserver::nameserver_client::NameserverClient;
 use stela_replica::message::Write;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 
 use crate::chores;
@@ -56,6 +56,9 @@ pub enum StartError {
         /// Why, and what to do.
         why: String,
     },
+    /// The directory cannot be written, or another process has it.
+    #[error(transparent)]
+    Lock(#[from] fs::LockError),
     /// The directory is another cluster's or tablet's.
     #[error(
         "directory {} belongs to tablet {endpoint} of cluster {cluster}; start it with that endpoint and cluster, or give another --db_root_path",
@@ -126,15 +129,18 @@ pub async fn run_on(
     let files = Files::new(disk.clone(), config.dir.clone());
     let identity = files.identity().map_err(|e| directory(e.to_string()))?;
     check_identity(&config, identity.as_ref())?;
-    let lock = || fs::lock_dir(&config.dir).map_err(|e| directory(e.to_string()));
+    let lock = || fs::lock_dir(&config.dir);
     // One that somebody has or had is locked at once; another one only for a cluster that has answered.
     let early = if fs::exists(config.dir.join("LOCK")) { Some(lock()?) } else { None };
     if identity.is_some() {
         answers_for_us(&config).await?;
     } else if !is_empty(&config.dir).map_err(|e| directory(e.to_string()))? {
         return Err(directory("it is not empty and not a tablet's; give an empty one".into()));
-    } else if !await_cluster(&config, &stop).await? {
-        return Ok(());
+    } else {
+        fs::check_writable(&config.dir)?;
+        if !await_cluster(&config, &stop).await? {
+            return Ok(());
+        }
     }
     let _lock = match early {
         Some(lock) => lock,
@@ -258,17 +264,14 @@ fn open(
         tracing::error!(at = %damage.at, bytes = damage.bytes, reason = %damage.reason, partitions = ?damage.suspects, "the log is damaged");
     }
     let mut loaded = load::replay(&log, &recovery);
-    let mut inner = Inner::new(now, files.fences().map_err(directory)?);
+    let mut fences = files.fences().map_err(directory)?;
+    if !recovery.clean && !fences.unclean {
+        fences.unclean = true;
+        files.set_fences(&fences).map_err(directory)?;
+    }
+    let mut inner = Inner::new(now, fences);
     inner.tables = files.tables().map_err(directory)?;
-    let node = Node::new(
-        config.clone(),
-        heartbeat::draw_incarnation(),
-        recovery.clean,
-        files,
-        log,
-        stop,
-        inner,
-    );
+    let node = Node::new(config.clone(), heartbeat::draw_incarnation(), files, log, stop, inner);
     let tables: Vec<_> = node.look().tables.values().cloned().collect();
     for held in tables {
         let table = Arc::new(held.table);
@@ -323,7 +326,6 @@ async fn serve(
     let inbox = Arc::new(Inbox::default());
     let service = Service::new(node.clone(), inbox.clone());
     let server = Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .max_frame_size(1 << 20)
@@ -331,7 +333,8 @@ async fn serve(
         .add_service(service.tablet())
         .add_service(service.replication())
         .serve_with_incoming_shutdown(
-            TcpListenerStream::new(listener),
+            // The builder's own option only holds for listeners that it makes itself.
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
             node.stop.clone().cancelled_owned(),
         );
     let (registered, mut is_registered) = watch::channel(false);

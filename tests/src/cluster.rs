@@ -59,7 +59,7 @@ impl Cluster {
     ///
     /// # Errors
     /// A server did not become ready in time: its output is shown.
-    pub fn start(nameservers: usize, tablets: usize) -> Result<Self> {
+    pub async fn start(nameservers: usize, tablets: usize) -> Result<Self> {
         let root = tempfile::Builder::new().prefix("stela-drill-").tempdir()?;
         let [a, b, c]: [u8; 3] = rand::random();
         let ip = format!("127.{}.{}.{}", a.clamp(1, 254), b, c.clamp(1, 254));
@@ -85,7 +85,7 @@ impl Cluster {
             .map(|s| s.endpoint.clone())
             .collect();
         let mut cluster = Self { nameservers: list.join(","), servers, root };
-        cluster.launch_all()?;
+        cluster.launch_all().await?;
         Ok(cluster)
     }
 
@@ -140,14 +140,14 @@ impl Cluster {
     ///
     /// # Errors
     /// One did not become ready.
-    pub fn launch_all(&mut self) -> Result<()> {
+    pub async fn launch_all(&mut self) -> Result<()> {
         for at in 0..self.servers.len() {
             if self.servers[at].child.is_none() {
                 self.launch(at)?;
             }
         }
         for at in 0..self.servers.len() {
-            self.await_ready(at)?;
+            self.await_ready(at).await?;
         }
         Ok(())
     }
@@ -156,14 +156,14 @@ impl Cluster {
     ///
     /// # Errors
     /// It ended, or said nothing for a minute.
-    pub fn await_ready(&mut self, at: usize) -> Result<()> {
+    pub async fn await_ready(&mut self, at: usize) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(60);
         let server = &mut self.servers[at];
         while server.count_ready() <= server.ready_lines {
-            if let Some(child) = &mut server.child {
-                if let Some(status) = child.try_wait()? {
-                    bail!("{} ended with {status}:\n{}", server.endpoint, server.tail());
-                }
+            if let Some(child) = &mut server.child
+                && let Some(status) = child.try_wait()?
+            {
+                bail!("{} ended with {status}:\n{}", server.endpoint, server.tail());
             }
             ensure!(
                 Instant::now() < deadline,
@@ -171,7 +171,7 @@ impl Cluster {
                 server.endpoint,
                 server.tail()
             );
-            std::thread::sleep(Duration::from_millis(5));
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
     }

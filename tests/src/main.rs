@@ -44,7 +44,9 @@ enum Command {
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|a| a == cluster::AS_STELA) {
-        return stela::main_with(std::iter::once("stela".to_owned()).chain(args.into_iter().skip(2)));
+        return stela::main_with(
+            std::iter::once("stela".to_owned()).chain(args.into_iter().skip(2)),
+        );
     }
     match run(Command::parse()) {
         Ok(Outcome::Pass) => ExitCode::SUCCESS,

@@ -8,7 +8,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Runs a drill of the harness; a verdict other than PASS, or none, fails the test with what was printed.
 fn drill(args: &[&str]) {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let output = Command::new(env!("CARGO_BIN_EXE_stela-tests")).args(args).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_stela-tests")).args(args).output();
+    let output = output.unwrap_or_else(|e| panic!("the drill cannot be started: {e}"));
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{out}{err}");

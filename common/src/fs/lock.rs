@@ -45,6 +45,22 @@ fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
+/// Whether [`lock_dir`] will be able to create and write `dir`. What it makes to find out is gone when it returns.
+pub fn check_writable(dir: &Path) -> Result<(), LockError> {
+    let unwritable = |source| LockError::Unwritable { dir: dir.to_owned(), source };
+    let absent: Vec<&Path> =
+        dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
+    let probe = dir.join(format!(".probe-{}", std::process::id()));
+    let tried = std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::write(&probe, []))
+        .and_then(|()| std::fs::remove_file(&probe));
+    for made in absent {
+        // Of what could not be made nothing is there; a directory that somebody uses meanwhile stays.
+        let _ = std::fs::remove_dir(made);
+    }
+    tried.map_err(unwritable)
+}
+
 /// Creates `dir` if absent and locks it (file `LOCK`, which names the process).
 pub fn lock_dir(dir: &Path) -> Result<DirLock, LockError> {
     let unwritable = |source| LockError::Unwritable { dir: dir.to_owned(), source };

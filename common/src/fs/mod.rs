@@ -16,7 +16,7 @@ mod plain;
 mod record;
 
 pub use disk::{Disk, File, Why};
-pub use lock::{DirLock, LockError, lock_dir};
+pub use lock::{DirLock, LockError, check_writable, lock_dir};
 pub use plain::{
     append_line, create_dir_all, exists, free_bytes, open_append, open_read, read, read_dir,
     read_to_string, remove, remove_dir_all, remove_file, rename, replace, sync_dir, write,

@@ -75,3 +75,20 @@ fn lines_are_appended() {
     append_line(&path, "b").unwrap();
     assert_eq!(read_to_string(&path).unwrap(), "a\nb\n");
 }
+
+#[test]
+fn whether_a_directory_is_writable_is_found_out_without_a_trace() {
+    let root = tempfile::tempdir().unwrap();
+    let absent = root.path().join("a/b/c");
+    check_writable(&absent).unwrap();
+    assert!(!root.path().join("a").exists());
+    check_writable(root.path()).unwrap();
+    assert_eq!(read_dir(root.path()).unwrap(), Vec::<std::path::PathBuf>::new());
+    let file = root.path().join("file");
+    write(&file, b"x").unwrap();
+    assert!(matches!(check_writable(&file.join("d")), Err(LockError::Unwritable { .. })));
+    assert!(matches!(
+        check_writable(std::path::Path::new("/proc/stela/d")),
+        Err(LockError::Unwritable { .. })
+    ));
+}

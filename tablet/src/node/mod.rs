@@ -133,8 +133,6 @@ pub struct Node {
     pub config: Config,
     /// This run.
     pub incarnation: Incarnation,
-    /// The last stop was clean (R14).
-    pub clean: bool,
     /// Its files beside the log.
     pub files: Files,
     /// Its log.
@@ -170,7 +168,6 @@ impl Node {
     pub fn new(
         config: Config,
         incarnation: Incarnation,
-        clean: bool,
         files: Files,
         log: Log,
         stop: CancellationToken,
@@ -179,7 +176,6 @@ impl Node {
         Arc::new(Self {
             config,
             incarnation,
-            clean,
             files,
             log,
             stop,

@@ -48,7 +48,9 @@ impl Node {
         let suspended = p.suspended.take()?;
         let identity = self.identity(tablet, key, p.store.table());
         p.restart(identity, written, Millis::now());
-        for incoming in inner.incoming.values() {
+        // Forgotten at once: a frame that still comes on one of them must not be answered with a grant, which would
+        // cover this partition although its core no longer knows of a joining (R11).
+        for (_, incoming) in inner.incoming.drain() {
             incoming.outbox.close();
         }
         inner.touch(key);

@@ -145,6 +145,29 @@ async fn a_clean_restart_finds_everything() {
     assert_eq!(registrations[1].inventory[0].last_offset, 500);
 }
 
+/// R14, found by the simulation: a run that could not register must not, by stopping cleanly, make up for the unclean stop
+/// before it.
+#[tokio::test]
+async fn a_clean_stop_of_a_run_that_never_registered_proves_nothing() {
+    let (nameserver, home, running, _client) = leading().await;
+    running.kill().await;
+    let mut config = home.config();
+    config.nameservers = vec!["127.0.0.1:1".into()];
+    let (unheard, _ready) = home.launch(Disk::real(), config);
+    // The port is there before the log is open, an answer only after.
+    while tokio::net::TcpStream::connect(&home.endpoint).await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(!unheard.client().await.status().await.serving, "it is up, and nobody knows it");
+    unheard.stop().await;
+    let (running, _client) = again(&nameserver, &home).await;
+    running.stop().await;
+    let (_running, _client) = again(&nameserver, &home).await;
+    let registrations = nameserver.state.lock().tablets[&1].registrations.clone();
+    let clean: Vec<bool> = registrations.iter().map(|r| r.clean).collect();
+    assert_eq!(clean, [true, false, true]);
+}
+
 #[tokio::test]
 async fn a_killed_tablet_finds_every_acknowledged_row() {
     let (nameserver, home, running, mut client) = leading().await;

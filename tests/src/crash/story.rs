@@ -170,6 +170,11 @@ pub fn record(dir: &Path, recorder: Arc<Recorder>, random: StdRng) -> anyhow::Re
                     for _ in 0..author.random.random_range(2..40) {
                         author.append(&log, &mut entries)?;
                         note(&recorder, &log, &entries);
+                        if author.random.random_bool(0.05) {
+                            // What nobody needs, but what follows is not synced.
+                            recorder.mark(PURGED, log.end().0);
+                            log.purge(log.end())?;
+                        }
                     }
                     recorder.slow(false);
                 }

@@ -9,7 +9,7 @@ use super::{Outcome, Plan};
 use crate::cluster::{Cluster, Role};
 
 pub(super) async fn run(plan: Plan) -> Result<Outcome> {
-    let mut cluster = Cluster::start(3, 3)?;
+    let mut cluster = Cluster::start(3, 3).await?;
     let client = cluster.client().await?;
     let mut kept = true;
     for value in ["false", "true", "false"].into_iter().cycle().take(plan.rounds.unwrap_or(3)) {
@@ -18,7 +18,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         for at in &nameservers {
             cluster.kill(*at)?;
         }
-        cluster.launch_all()?;
+        cluster.launch_all().await?;
         let got =
             tokio::time::timeout(Duration::from_secs(30), client.admin().conf_get("auto_failover"))
                 .await??;

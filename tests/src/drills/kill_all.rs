@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     let mut random = StdRng::seed_from_u64(plan.seed);
-    let mut cluster = Cluster::start(3, 3)?;
+    let mut cluster = Cluster::start(3, 3).await?;
     let client = cluster.client().await?;
     let table = create_table(&client, TABLE, 8, 3).await?;
     await_whole(&client, LIMIT).await?;

@@ -12,7 +12,7 @@ const TABLE: &str = "kill_leader";
 
 pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     let rounds = plan.rounds.unwrap_or(20);
-    let mut cluster = Cluster::start(3, 3)?;
+    let mut cluster = Cluster::start(3, 3).await?;
     let client = cluster.client().await?;
     let table = create_table(&client, TABLE, 8, 3).await?;
     await_whole(&client, Duration::from_secs(30)).await?;
@@ -38,7 +38,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
             tokio::time::sleep(Duration::from_millis(2)).await;
         };
         cluster.launch(at)?;
-        cluster.await_ready(at)?;
+        cluster.await_ready(at).await?;
         let whole = await_whole(&client, Duration::from_secs(60)).await?;
         faulty += gap;
         println!(

@@ -2,7 +2,8 @@
 //! the failover, compared with a golden file; then the same commands through a pipe.
 //!
 //! What differs from run to run is masked: endpoints become letters in the order in which they appear, and the columns
-//! that hold ids, ages, times and counts become `*`. Blanks are counted as one, since widths follow the endpoints.
+//! that hold ids, ages, times and counts become `*`. Blanks are counted as one, since widths follow the endpoints. The ops
+//! of one failover are sorted: which of them is recorded first depends on who notices first that a tablet is gone.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -32,7 +33,7 @@ const MASKED: [&str; 10] = [
 ];
 
 pub(super) async fn run(_: Plan) -> Result<Outcome> {
-    let mut cluster = Cluster::start(3, 3)?;
+    let mut cluster = Cluster::start(3, 3).await?;
     let client = cluster.client().await?;
     create_table(&client, "flow", 2, 3).await?;
     await_whole(&client, Duration::from_secs(30)).await?;
@@ -159,15 +160,23 @@ fn same(what: &str, got: &str, want: &str) -> bool {
 
 fn mask(text: &str, endpoints: &mut BTreeMap<String, char>) -> String {
     let mut header: Vec<String> = Vec::new();
+    let mut rows: Vec<String> = Vec::new();
     let mut before = String::new();
     let mut out = String::new();
-    for line in text.lines() {
+    for line in text.lines().chain([""]) {
         let tokens: Vec<&str> = line.split_whitespace().collect();
         if line.starts_with("------") {
             header = before.split_whitespace().map(Into::into).collect();
             out.push_str("---\n");
         } else if tokens.is_empty() || line.contains("> ") || !line.starts_with("  ") {
+            if header.first().is_some_and(|h| h == "op_id") {
+                rows.sort_unstable();
+            }
+            rows.drain(..).for_each(|row| out.extend([row.as_str(), "\n"]));
             header.clear();
+            if line.is_empty() {
+                continue;
+            }
             let words: Vec<String> = line.split(' ').map(|t| endpoint(t, endpoints)).collect();
             let line = words.join(" ");
             let line = if line.starts_with("Welcome") {
@@ -175,8 +184,7 @@ fn mask(text: &str, endpoints: &mut BTreeMap<String, char>) -> String {
             } else {
                 line.as_str()
             };
-            out.push_str(line.trim_end());
-            out.push('\n');
+            out.extend([line.trim_end(), "\n"]);
         } else {
             let cells: Vec<String> = tokens
                 .iter()
@@ -186,8 +194,11 @@ fn mask(text: &str, endpoints: &mut BTreeMap<String, char>) -> String {
                     _ => endpoint(t, endpoints),
                 })
                 .collect();
-            out.push_str(&cells.join(" "));
-            out.push('\n');
+            if header.is_empty() {
+                out.extend([cells.join(" ").as_str(), "\n"]);
+            } else {
+                rows.push(cells.join(" "));
+            }
         }
         before = line.into();
     }
@@ -216,5 +227,13 @@ mod tests {
         let text = "10.0.0.1:1 > showtable\n  name  tid  pid  endpoint    role\n------------\n  flow  4    0    10.0.0.2:1  leader\n10.0.0.1:1 > ";
         let got = mask(text, &mut BTreeMap::new());
         assert_eq!(got, "A > showtable\nname tid pid endpoint role\n---\nflow * 0 B leader\nA >\n");
+    }
+
+    #[test]
+    fn sorts_ops_and_nothing_else() {
+        let rows = |first: &str| format!("  {first}  pid\n-------\n  2  b\n  1  a\n");
+        let masked = |first: &str| mask(&rows(first), &mut BTreeMap::new());
+        assert_eq!(masked("op_id"), "op_id pid\n---\n* a\n* b\n");
+        assert_eq!(masked("name"), "name pid\n---\n2 b\n1 a\n");
     }
 }

@@ -169,6 +169,7 @@ pub fn run_command(args: &Args) -> anyhow::Result<Outcome> {
         args.profile.as_deref().map(profile_named).transpose()?.or(mistake.map(|m| m.profile));
     let choose = |seed| forced.unwrap_or_else(|| profile::of_seed(seed));
     let outcome = if args.trace {
+        println!("seed {}, profile {}", args.seed, choose(args.seed).name);
         let ended = run(args.seed, choose(args.seed), mistake, true);
         println!("{}", ended.broken.as_deref().unwrap_or("all promises were kept"));
         pass(ended.broken.is_some() == mistake.is_some())

@@ -21,7 +21,7 @@ macro_rules! mistakes {
             impl Rules for $r { const $rule: bool = true; }
         )*
 
-        /// All of them, in the order of the rules' table.
+        /// All of them: the tablets' first, then the meta group's.
         pub const ALL: &[Mistake] = &[
             $(Mistake {
                 name: stringify!($b),

@@ -11,7 +11,7 @@ const SOUND: Duration = Duration::from_secs(12);
 
 #[test]
 fn sound_code_keeps_its_promises_whatever_happens() {
-    let report = batch(1, 400, Some(SOUND), profile::of_seed);
+    let report = batch(1, 1000, Some(SOUND), profile::of_seed);
     println!("{report}");
     assert!(report.broken.is_empty(), "{report}");
     assert!(

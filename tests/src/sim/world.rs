@@ -15,7 +15,7 @@ use super::scene::{Doing, Event, Scene, trace};
 use super::tablet::{Machine, id_of, place_of};
 
 /// After the faults the cluster must be whole within this, milliseconds.
-const WHOLE_WITHIN: u64 = 30_000;
+const WHOLE_WITHIN: u64 = 15_000;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
