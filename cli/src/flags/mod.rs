@@ -3,6 +3,7 @@
 //! A value comes from the command line (and the files that `--flagfile` names there), else from the environment
 //! (`STELA_` and the flag's name in capitals), else from the table. The last one on the command line wins.
 
+mod foreign;
 mod help;
 mod parse;
 mod table;
@@ -60,8 +61,7 @@ impl Flags {
 
     /// Flags that were given and mean something to OpenMLDB only.
     pub(crate) fn foreign(&self) -> Vec<&'static str> {
-        let foreign = |name: &&&str| FLAGS.iter().any(|f| f.name == **name && f.foreign());
-        self.given.keys().filter(foreign).copied().collect()
+        self.given.keys().filter(|name| foreign::find(name).is_some()).copied().collect()
     }
 
     /// The cluster that is meant: `--cluster=x`, or OpenMLDB's `--zk_root_path=/x`.
@@ -77,6 +77,15 @@ impl Flags {
             )));
         }
         Ok([name, path].into_iter().find(|n| !n.is_empty()))
+    }
+
+    /// The flag of that name, whoever's it is.
+    fn find(name: &str) -> Option<(&'static str, Kind)> {
+        FLAGS
+            .iter()
+            .find(|f| f.name == name)
+            .map(|f| (f.name, f.kind))
+            .or_else(|| foreign::find(name))
     }
 
     fn set(&mut self, name: &'static str, kind: Kind, value: &str) -> Result<(), FlagError> {

@@ -36,9 +36,7 @@ pub(crate) struct Parsed {
 /// Reads arguments, after the environment.
 pub(crate) fn parse(args: &[String], environment: impl Fn(&str) -> Option<String>) -> Parsed {
     let mut parser = Parser { flags: Flags::default(), error: None };
-    for flag in
-        FLAGS.iter().filter(|f| !f.foreign() && !["flagfile", "help", "version"].contains(&f.name))
-    {
+    for flag in FLAGS.iter().filter(|f| !["flagfile", "help", "version"].contains(&f.name)) {
         let variable = format!("STELA_{}", flag.name.to_ascii_uppercase());
         if let Some(value) = environment(&variable).filter(|v| !v.is_empty()) {
             let set = parser.flags.set(flag.name, flag.kind, &value);
@@ -88,34 +86,30 @@ impl Parser {
             None => (text, None),
         };
         let name = if written == "h" { "help".to_owned() } else { written.replace('-', "_") };
-        let Some(flag) = FLAGS.iter().find(|f| f.name == name) else {
-            let denied =
-                name.strip_prefix("no").and_then(|rest| FLAGS.iter().find(|f| f.name == rest));
-            return match denied {
-                Some(flag) if flag.kind == Kind::Truth && value.is_none() => {
-                    self.flags.set(flag.name, flag.kind, "false")
+        let Some((name, kind)) = Flags::find(&name) else {
+            return match name.strip_prefix("no").and_then(Flags::find) {
+                Some((name, Kind::Truth)) if value.is_none() => {
+                    self.flags.set(name, Kind::Truth, "false")
                 }
-                Some(flag) if flag.kind == Kind::Truth => Err(FlagError(format!(
-                    "--no{} takes no value; write --{}=false",
-                    flag.name, flag.name
-                ))),
+                Some((name, Kind::Truth)) => {
+                    Err(FlagError(format!("--no{name} takes no value; write --{name}=false")))
+                }
                 _ => Err(unknown(&name)),
             };
         };
         let value = match value {
             Some(value) => value,
-            None if flag.kind == Kind::Truth => "true".into(),
-            None => next().ok_or_else(|| {
-                FlagError(format!("--{} needs a value; write --{}=...", flag.name, flag.name))
-            })?,
+            None if kind == Kind::Truth => "true".into(),
+            None => next()
+                .ok_or_else(|| FlagError(format!("--{name} needs a value; write --{name}=...")))?,
         };
-        if flag.name == "flagfile" {
+        if name == "flagfile" {
             return value
                 .split(',')
                 .filter(|p| !p.is_empty())
                 .try_for_each(|path| self.file(path, depth + 1));
         }
-        self.flags.set(flag.name, flag.kind, &value)
+        self.flags.set(name, kind, &value)
     }
 
     fn file(&mut self, path: &str, depth: usize) -> Result<(), FlagError> {
@@ -159,8 +153,7 @@ impl Parser {
 }
 
 fn unknown(name: &str) -> FlagError {
-    let close =
-        FLAGS.iter().filter(|f| !f.foreign()).map(|f| (distance(name, f.name), f.name)).min();
+    let close = FLAGS.iter().map(|f| (distance(name, f.name), f.name)).min();
     match close {
         Some((far, close)) if far <= 1 + name.len() / 4 => {
             FlagError(format!("unknown flag --{name}; did you mean --{close}?"))

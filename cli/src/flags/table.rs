@@ -1,4 +1,4 @@
-//! Every flag there is.
+//! Every flag that means something here.
 
 use super::FlagError;
 
@@ -97,17 +97,10 @@ pub(crate) struct Flag {
     pub(crate) kind: Kind,
     /// Its value when it is not given.
     pub(crate) default: &'static str,
-    /// Who uses it; nobody: it is OpenMLDB's, and accepted so that flag files can be shared.
+    /// Who uses it.
     pub(crate) roles: &'static [Role],
     /// One line for people.
     pub(crate) help: &'static str,
-}
-
-impl Flag {
-    /// Is it one that only OpenMLDB uses?
-    pub(crate) fn foreign(&self) -> bool {
-        self.roles.is_empty()
-    }
 }
 
 const ALL: &[Role] = &Role::ALL;
@@ -123,10 +116,6 @@ const fn flag(
     help: &'static str,
 ) -> Flag {
     Flag { name, kind, default, roles, help }
-}
-
-const fn foreign(name: &'static str, kind: Kind) -> Flag {
-    flag(name, kind, "", &[], "")
 }
 
 /// The flags, in the order in which help shows them.
@@ -205,7 +194,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag(
         "log",
         Kind::Text,
-        "info,openraft=warn",
+        "info,openraft=off",
         SERVERS,
         "what is logged on standard error: error, warn, info, debug, trace, or a filter such as info,stela_meta=debug",
     ),
@@ -269,134 +258,4 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     flag("help", Kind::Truth, "false", ALL, "print this help"),
     flag("version", Kind::Truth, "false", ALL, "print the version"),
-    // OpenMLDB's, which nothing here needs.
-    foreign("auto_failover", Kind::Truth),
-    foreign("use_name", Kind::Truth),
-    foreign("enable_distsql", Kind::Truth),
-    foreign("enable_localtablet", Kind::Truth),
-    foreign("enable_status_service", Kind::Truth),
-    foreign("enable_timeseries_table", Kind::Truth),
-    foreign("recycle_bin_enabled", Kind::Truth),
-    foreign("binlog_notify_on_put", Kind::Truth),
-    foreign("binlog_enable_crc", Kind::Truth),
-    foreign("disable_wal", Kind::Truth),
-    foreign("verify_compression", Kind::Truth),
-    foreign("skip_grant_tables", Kind::Truth),
-    foreign("logtostderr", Kind::Truth),
-    foreign("alsologtostderr", Kind::Truth),
-    foreign("host", Kind::Text),
-    foreign("port", Kind::Text),
-    foreign("data_dir", Kind::Text),
-    foreign("user", Kind::Text),
-    foreign("password", Kind::Text),
-    foreign("zk_auth_schema", Kind::Text),
-    foreign("zk_cert", Kind::Text),
-    foreign("zk_log_level", Kind::Text),
-    foreign("zk_log_file", Kind::Text),
-    foreign("zk_keep_alive_check_interval", Kind::Text),
-    foreign("openmldb_log_dir", Kind::Text),
-    foreign("log_dir", Kind::Text),
-    foreign("log_level", Kind::Text),
-    foreign("log_file_size", Kind::Text),
-    foreign("log_file_count", Kind::Text),
-    foreign("glog_dir", Kind::Text),
-    foreign("glog_level", Kind::Text),
-    foreign("minloglevel", Kind::Text),
-    foreign("v", Kind::Text),
-    foreign("tablet_offline_check_interval", Kind::Text),
-    foreign("name_server_task_pool_size", Kind::Text),
-    foreign("name_server_task_concurrency", Kind::Text),
-    foreign("name_server_task_max_concurrency", Kind::Text),
-    foreign("name_server_task_concurrency_for_replica_cluster", Kind::Text),
-    foreign("name_server_task_wait_time", Kind::Text),
-    foreign("name_server_op_execute_timeout", Kind::Text),
-    foreign("max_op_num", Kind::Text),
-    foreign("get_task_status_interval", Kind::Text),
-    foreign("get_table_status_interval", Kind::Text),
-    foreign("get_replica_status_interval", Kind::Text),
-    foreign("get_table_diskused_interval", Kind::Text),
-    foreign("get_memory_stat_interval", Kind::Text),
-    foreign("get_sys_mem_interval", Kind::Text),
-    foreign("task_check_interval", Kind::Text),
-    foreign("check_binlog_sync_progress_delta", Kind::Text),
-    foreign("request_max_retry", Kind::Text),
-    foreign("request_sleep_time", Kind::Text),
-    foreign("partition_num", Kind::Text),
-    foreign("replica_num", Kind::Text),
-    foreign("system_table_replica_num", Kind::Text),
-    foreign("make_snapshot_time", Kind::Text),
-    foreign("make_snapshot_check_interval", Kind::Text),
-    foreign("make_snapshot_threshold_offset", Kind::Text),
-    foreign("make_snapshot_offline_interval", Kind::Text),
-    foreign("make_snapshot_max_deleted_keys", Kind::Text),
-    foreign("make_disktable_snapshot_interval", Kind::Text),
-    foreign("snapshot_compression", Kind::Text),
-    foreign("snapshot_pool_size", Kind::Text),
-    foreign("snapshot_ttl_time", Kind::Text),
-    foreign("snapshot_ttl_check_interval", Kind::Text),
-    foreign("binlog_sync_batch_size", Kind::Text),
-    foreign("binlog_sync_wait_time", Kind::Text),
-    foreign("binlog_coffee_time", Kind::Text),
-    foreign("binlog_match_logoffset_interval", Kind::Text),
-    foreign("binlog_sync_to_disk_interval", Kind::Text),
-    foreign("binlog_delete_interval", Kind::Text),
-    foreign("binlog_single_file_max_size", Kind::Text),
-    foreign("binlog_name_length", Kind::Text),
-    foreign("go_back_max_try_cnt", Kind::Text),
-    foreign("send_file_max_try", Kind::Text),
-    foreign("retry_send_file_wait_time_ms", Kind::Text),
-    foreign("stream_close_wait_time_ms", Kind::Text),
-    foreign("stream_block_size", Kind::Text),
-    foreign("stream_bandwidth_limit", Kind::Text),
-    foreign("stream_wait_time_ms", Kind::Text),
-    foreign("recycle_ttl", Kind::Text),
-    foreign("recycle_bin_root_path", Kind::Text),
-    foreign("recycle_bin_ssd_root_path", Kind::Text),
-    foreign("recycle_bin_hdd_root_path", Kind::Text),
-    foreign("ssd_root_path", Kind::Text),
-    foreign("hdd_root_path", Kind::Text),
-    foreign("seg_cnt", Kind::Text),
-    foreign("gc_interval", Kind::Text),
-    foreign("gc_safe_offset", Kind::Text),
-    foreign("gc_pool_size", Kind::Text),
-    foreign("disk_gc_interval", Kind::Text),
-    foreign("gc_deleted_pk_version_delta", Kind::Text),
-    foreign("statdb_ttl", Kind::Text),
-    foreign("thread_pool_size", Kind::Text),
-    foreign("task_pool_size", Kind::Text),
-    foreign("io_pool_size", Kind::Text),
-    foreign("put_concurrency_limit", Kind::Text),
-    foreign("get_concurrency_limit", Kind::Text),
-    foreign("scan_concurrency_limit", Kind::Text),
-    foreign("put_slow_log_threshold", Kind::Text),
-    foreign("query_slow_log_threshold", Kind::Text),
-    foreign("scan_max_bytes_size", Kind::Text),
-    foreign("scan_reserve_size", Kind::Text),
-    foreign("max_traverse_cnt", Kind::Text),
-    foreign("max_traverse_key_cnt", Kind::Text),
-    foreign("max_traverse_pk_cnt", Kind::Text),
-    foreign("traverse_cnt_limit", Kind::Text),
-    foreign("preview_default_limit", Kind::Text),
-    foreign("preview_limit_max_num", Kind::Text),
-    foreign("max_memory_mb", Kind::Text),
-    foreign("load_table_batch", Kind::Text),
-    foreign("load_table_thread_num", Kind::Text),
-    foreign("load_table_queue_size", Kind::Text),
-    foreign("load_index_max_wait_time", Kind::Text),
-    foreign("latest_ttl_max", Kind::Text),
-    foreign("absolute_ttl_max", Kind::Text),
-    foreign("skiplist_max_height", Kind::Text),
-    foreign("key_entry_max_height", Kind::Text),
-    foreign("latest_default_skiplist_height", Kind::Text),
-    foreign("absolute_default_skiplist_height", Kind::Text),
-    foreign("write_buffer_mb", Kind::Text),
-    foreign("block_cache_mb", Kind::Text),
-    foreign("block_cache_shardbits", Kind::Text),
-    foreign("file_compression", Kind::Text),
-    foreign("max_log_file_size", Kind::Text),
-    foreign("keep_log_file_num", Kind::Text),
-    foreign("bthread_concurrency", Kind::Text),
-    foreign("sync_job_timeout", Kind::Text),
-    foreign("deploy_job_max_wait_time_ms", Kind::Text),
-    foreign("sync_deploy_stats_timeout", Kind::Text),
 ];

@@ -18,12 +18,9 @@ fn error(args: &[&str]) -> String {
 fn names_are_unique_and_defaults_are_values() {
     for (at, flag) in FLAGS.iter().enumerate() {
         assert!(FLAGS[..at].iter().all(|f| f.name != flag.name), "{} is there twice", flag.name);
-        assert!(
-            flag.foreign() || flag.kind.check(flag.name, flag.default).is_ok(),
-            "{}",
-            flag.name
-        );
-        assert_eq!(flag.foreign(), flag.help.is_empty(), "{}", flag.name);
+        assert!(foreign::find(flag.name).is_none(), "{}", flag.name);
+        assert!(flag.kind.check(flag.name, flag.default).is_ok(), "{}", flag.name);
+        assert!(!flag.help.is_empty() && !flag.roles.is_empty(), "{}", flag.name);
     }
 }
 

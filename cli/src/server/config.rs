@@ -60,6 +60,18 @@ pub(super) fn nameserver(flags: &Flags) -> Result<stela_meta::Config, FlagError>
     Ok(config)
 }
 
+/// What an operator should know of flags that do not do what they say.
+pub(super) fn notes(flags: &Flags) -> Vec<String> {
+    let foreign = flags.foreign();
+    let ignored = (!foreign.is_empty()).then(|| {
+        format!("these flags of OpenMLDB mean nothing here and are ignored: {}", foreign.join(", "))
+    });
+    let asked = flags.number("tablet_heartbeat_timeout");
+    let shortened = (asked > LONGEST_LEASE)
+        .then(|| format!("--tablet_heartbeat_timeout={asked} is longer than {LONGEST_LEASE} ms; the lease is {LEASE} ms"));
+    ignored.into_iter().chain(shortened).collect()
+}
+
 fn lease(flags: &Flags) -> u64 {
     match flags.number("tablet_heartbeat_timeout") {
         asked if asked > LONGEST_LEASE => LEASE,
@@ -129,6 +141,19 @@ mod tests {
         );
         // As in OpenMLDB's own files.
         assert_eq!(with(&["--tablet_heartbeat_timeout=60000"]).lease_ms, 2_000);
+        let notes = notes(&flags(&[
+            "--tablet_heartbeat_timeout=60000",
+            "--gc_interval=60",
+            "--auto_failover",
+        ]));
+        assert_eq!(
+            notes[0],
+            "these flags of OpenMLDB mean nothing here and are ignored: auto_failover, gc_interval"
+        );
+        assert_eq!(
+            notes[1],
+            "--tablet_heartbeat_timeout=60000 is longer than 10000 ms; the lease is 2000 ms"
+        );
         let error =
             tablet(&flags(&[&ALL[..], &["--replica_lag_ms=0"]].concat())).unwrap_err().to_string();
         assert!(error.starts_with("--replica_lag_ms=0 is wrong"));

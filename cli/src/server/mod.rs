@@ -59,13 +59,7 @@ where
     if let Err(error) = log(flags) {
         return fail(&error.to_string(), USAGE);
     }
-    let foreign = flags.foreign();
-    if !foreign.is_empty() {
-        tracing::info!(
-            flags = foreign.join(","),
-            "flags of OpenMLDB that have no meaning here are ignored"
-        );
-    }
+    config::notes(flags).iter().for_each(|note| tracing::info!("{note}"));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(&format!("cannot start: {e}; see ulimit -n and ulimit -u"), 1),

@@ -129,6 +129,27 @@ fn a_session_through_a_pipe_and_commands_one_by_one() {
 }
 
 #[test]
+fn each_line_of_a_pipe_is_answered_at_once() {
+    let cluster = cluster();
+    let mut client = Server::start(&["--role=ns_client", &cluster.list(), "--interactive=false"]);
+    assert!(client.line().starts_with("Welcome "));
+    assert!(client.line().starts_with("ns leader: "));
+    // The next line is sent only when the answer is there.
+    client.send("createdb db");
+    assert_eq!(client.line(), "Create database db ok");
+    client.send("use db");
+    assert_eq!(client.line(), "Use database: db");
+    client.send("create t 0 1 1");
+    assert_eq!(client.line(), "Create table ok");
+    client.send("showtable");
+    assert!(!client.line().contains("compress_type"), "scripts get the current layout");
+    assert!(client.line().starts_with("------"));
+    assert_eq!(cells(&client.line())[0], "t");
+    client.send("drop t");
+    assert_eq!(client.line(), "drop ok", "nobody is asked");
+}
+
+#[test]
 fn a_terminal() {
     let cluster = cluster();
     let args = ["--role=ns_client", &cluster.list()];

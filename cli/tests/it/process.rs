@@ -83,7 +83,7 @@ pub fn address() -> String {
     format!("127.{}.{b}.{}", a.clamp(1, 254), c.clamp(1, 254))
 }
 
-/// A running server.
+/// A running process whose lines are read one by one.
 pub struct Server {
     child: Child,
     lines: Receiver<String>,
@@ -92,7 +92,7 @@ pub struct Server {
 impl Server {
     /// Starts one.
     pub fn start(args: &[&str]) -> Self {
-        let mut child = stela(args).spawn().unwrap();
+        let mut child = stela(args).stdin(Stdio::piped()).spawn().unwrap();
         let (send, lines) = channel();
         let out = BufReader::new(child.stdout.take().unwrap());
         thread::spawn(move || {
@@ -112,6 +112,12 @@ impl Server {
                 panic!("the server prints nothing ({e}); on standard error: {err}");
             }
         }
+    }
+
+    /// Gives it a line to read.
+    pub fn send(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        input.write_all(line.as_bytes()).and_then(|()| input.write_all(b"\n")).unwrap();
     }
 
     /// SIGTERM: its status, and what it had to say on standard error.

@@ -4,7 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 use stela_common::code::{Code, Refusal};
-use stela_common::ids::{Epoch, Incarnation, NodeId, OpId, Offset, PartitionKey, TableId, TabletId, Version};
+use stela_common::ids::{
+    Epoch, Incarnation, NodeId, Offset, OpId, PartitionKey, TableId, TabletId, Version,
+};
 use stela_common::table::Table;
 use stela_common::wire::Member;
 
@@ -227,7 +229,9 @@ impl Reply {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Version(version) => Verdict::Applied(*version),
-            Self::Refused { code, .. } if *code != Code::StaleEpoch as i32 && *code != Code::UnknownOutcome as i32 => {
+            Self::Refused { code, .. }
+                if *code != Code::StaleEpoch as i32 && *code != Code::UnknownOutcome as i32 =>
+            {
                 Verdict::Rejected
             }
             _ => Verdict::Unknown,
@@ -238,9 +242,10 @@ impl Reply {
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Refused { code, text } => {
-                Some(Refusal::new(Code::from_number(*code).unwrap_or(Code::Malformed), text.clone()))
-            }
+            Self::Refused { code, text } => Some(Refusal::new(
+                Code::from_number(*code).unwrap_or(Code::Malformed),
+                text.clone(),
+            )),
             _ => None,
         }
     }

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use stela_common::ids::{Epoch, Incarnation, NodeId, OpId, Offset, PartitionId, PartitionKey, TableId, TabletId, Version};
+use stela_common::ids::{
+    Epoch, Incarnation, NodeId, Offset, OpId, PartitionId, PartitionKey, TableId, TabletId, Version,
+};
 use stela_common::table::Table;
 use stela_common::wire::{Member, View};
 
@@ -299,7 +301,13 @@ impl State {
 
     /// The partitions of a table, in order.
     pub fn partitions_of(&self, tid: TableId) -> impl Iterator<Item = (PartitionId, &Partition)> {
-        self.partitions.range(PartitionKey { tid, pid: PartitionId(0) }..=PartitionKey { tid, pid: PartitionId(u32::MAX) })
+        self.partitions
+            .range(
+                PartitionKey { tid, pid: PartitionId(0) }..=PartitionKey {
+                    tid,
+                    pid: PartitionId(u32::MAX),
+                },
+            )
             .map(|(k, p)| (k.pid, p))
     }
 
@@ -315,7 +323,8 @@ impl State {
         let registered = self.tablets.get(&tablet);
         !partition.is_held(tablet)
             && partition.member(tablet).is_some_and(|m| {
-                !m.untrusted && registered.is_some_and(|t| t.healthy && t.incarnation == m.incarnation)
+                !m.untrusted
+                    && registered.is_some_and(|t| t.healthy && t.incarnation == m.incarnation)
             })
     }
 

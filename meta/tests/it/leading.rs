@@ -175,7 +175,11 @@ fn a_restarted_leader_reads_nothing_older_than_what_was_acknowledged() {
             // The first one that leads is asked as soon as it answers.
             let group = nodes.node(round % voters).group.clone();
             while nodes.node(round % voters).run(group.linearizable()).is_err() {}
-            assert_eq!(group.store().read(|s| s.auto_failover().to_string()), value, "{voters} voters");
+            assert_eq!(
+                group.store().read(|s| s.auto_failover().to_string()),
+                value,
+                "{voters} voters"
+            );
         }
     }
 }

@@ -57,15 +57,21 @@ impl Step<'_> {
             return Err(Code::TooFewTablets.into());
         }
         if placement.len() != table.partition_num as usize {
-            return Err(Refusal::new(Code::InvalidParameter, "placement does not fit partition_num"));
+            return Err(Refusal::new(
+                Code::InvalidParameter,
+                "placement does not fit partition_num",
+            ));
         }
         let sets = placement
             .iter()
             .map(|row| self.members(row, table.replica_num))
             .collect::<Result<Vec<_>, _>>()?;
-        let number = self.state.counters.table.checked_add(1).ok_or_else(|| {
-            Refusal::new(Code::InvalidParameter, "allocate table id failed!")
-        })?;
+        let number = self
+            .state
+            .counters
+            .table
+            .checked_add(1)
+            .ok_or_else(|| Refusal::new(Code::InvalidParameter, "allocate table id failed!"))?;
 
         let tid = TableId(number);
         self.state.counters.table = number;
@@ -80,8 +86,14 @@ impl Step<'_> {
     }
 
     /// The leader and the members of a new partition: each tablet of the row as the run that is registered.
-    fn members(&self, row: &[TabletId], replica_num: u32) -> Result<(Member, Vec<Member>), Refusal> {
-        if row.len() != replica_num as usize || row.iter().collect::<BTreeSet<_>>().len() != row.len() {
+    fn members(
+        &self,
+        row: &[TabletId],
+        replica_num: u32,
+    ) -> Result<(Member, Vec<Member>), Refusal> {
+        if row.len() != replica_num as usize
+            || row.iter().collect::<BTreeSet<_>>().len() != row.len()
+        {
             return Err(Refusal::new(Code::InvalidParameter, "placement does not fit replica_num"));
         }
         let mut members = Vec::with_capacity(row.len());

@@ -17,12 +17,14 @@ impl Step<'_> {
     pub(super) fn elect<R: Rules>(&mut self, elect: &Elect) -> Outcome {
         self.may_elect::<R>(elect)?;
         let partition = self.partition(elect.key)?;
-        let (mut in_sync, left): (Vec<Member>, Vec<Member>) = partition
-            .in_sync
-            .iter()
-            .partition(|m| !m.untrusted && self.state.is_healthy(m.tablet));
+        let (mut in_sync, left): (Vec<Member>, Vec<Member>) =
+            partition.in_sync.iter().partition(|m| !m.untrusted && self.state.is_healthy(m.tablet));
         if R::ELECT_OUTSIDE && in_sync.iter().all(|m| m.tablet != elect.leader) {
-            in_sync.push(Member { tablet: elect.leader, incarnation: elect.incarnation, untrusted: false });
+            in_sync.push(Member {
+                tablet: elect.leader,
+                incarnation: elect.incarnation,
+                untrusted: false,
+            });
         }
         let before = partition.leader;
         let offline: Vec<TabletId> = left
@@ -82,7 +84,9 @@ impl Step<'_> {
         let refused = |why| Err(Refusal::new(Code::InvalidParameter, why));
         match partition.member(elect.leader) {
             None => refused("candidate is not in sync"),
-            Some(member) if member.untrusted => refused("candidate cannot prove that its copy is whole"),
+            Some(member) if member.untrusted => {
+                refused("candidate cannot prove that its copy is whole")
+            }
             Some(_) if partition.is_held(elect.leader) => refused("candidate is held"),
             Some(_) => Ok(()),
         }
@@ -91,7 +95,11 @@ impl Step<'_> {
     /// R10: the leader's log end when its epoch began, for display; the version stays, as no decision rests on it.
     pub(super) fn started(&mut self, key: PartitionKey, epoch: Epoch, start: Offset) -> Outcome {
         self.partition(key)?;
-        let began = self.state.partitions.get_mut(&key).and_then(|p| p.history.iter_mut().find(|l| l.epoch == epoch));
+        let began = self
+            .state
+            .partitions
+            .get_mut(&key)
+            .and_then(|p| p.history.iter_mut().find(|l| l.epoch == epoch));
         match began {
             None => Err(stale(format_args!("no epoch {epoch} is on record"))),
             Some(Leadership { start: Some(known), .. }) if *known != start => {

@@ -34,7 +34,8 @@ impl Step<'_> {
         let in_sync = self.bound(change);
         let version = self.version();
         if let Some(partition) = self.state.partitions.get_mut(&change.key) {
-            for replica in partition.replicas.iter_mut().filter(|r| asked.added.contains(&r.tablet)) {
+            for replica in partition.replicas.iter_mut().filter(|r| asked.added.contains(&r.tablet))
+            {
                 replica.was_leader = false;
             }
             partition.in_sync = in_sync;
@@ -54,19 +55,26 @@ impl Step<'_> {
     fn may_change<R: Rules>(&self, change: &ChangeInSync) -> Result<Asked, Refusal> {
         let partition = self.partition(change.key)?;
         if partition.epoch != change.epoch {
-            return Err(stale(format_args!("epoch {} is over, it is {}", change.epoch, partition.epoch)));
+            return Err(stale(format_args!(
+                "epoch {} is over, it is {}",
+                change.epoch, partition.epoch
+            )));
         }
         same_version(partition, change.expected)?;
         let proposer = self.tablet_of(change.by)?;
         if proposer.incarnation != change.by_incarnation || partition.replica(change.by).is_none() {
-            return Err(Refusal::new(Code::TableIsFollower, "the proposer is no registered replica"));
+            return Err(Refusal::new(
+                Code::TableIsFollower,
+                "the proposer is no registered replica",
+            ));
         }
         let asked = compare(partition, &change.in_sync)?;
         if asked.removed.contains(&partition.leader) {
             return Err(Refusal::new(Code::TableIsLeader, "can not del leader"));
         }
         if !asked.added.is_empty()
-            && (change.by, change.by_incarnation) != (partition.leader, partition.leader_incarnation)
+            && (change.by, change.by_incarnation)
+                != (partition.leader, partition.leader_incarnation)
         {
             return Err(Refusal::new(Code::TableIsFollower, "only the leader adds to its set"));
         }
@@ -87,7 +95,10 @@ impl Step<'_> {
             return Err(Refusal::new(Code::InvalidParameter, "the replica is held"));
         }
         if tablet.incarnation != member.incarnation && !R::ADD_ANY_INCARNATION {
-            return Err(Refusal::new(Code::InvalidParameter, "another run of the tablet is registered"));
+            return Err(Refusal::new(
+                Code::InvalidParameter,
+                "another run of the tablet is registered",
+            ));
         }
         Ok(())
     }
@@ -122,7 +133,10 @@ impl Step<'_> {
         if !noted {
             self.note_refusal(change.key);
         }
-        Err(Refusal::new(Code::NotEnoughInSync, "the removed replicas are healthy: one of them is to lead"))
+        Err(Refusal::new(
+            Code::NotEnoughInSync,
+            "the removed replicas are healthy: one of them is to lead",
+        ))
     }
 
     fn note_refusal(&mut self, key: PartitionKey) {

@@ -44,15 +44,29 @@ impl State {
     }
 
     /// Applies a batch and adds the keys of all objects that it changed, [`Key::Meta`] always among them.
-    pub fn apply_tracked(&mut self, index: u64, batch: &Batch, changed: &mut Changed) -> Vec<Reply> {
+    pub fn apply_tracked(
+        &mut self,
+        index: u64,
+        batch: &Batch,
+        changed: &mut Changed,
+    ) -> Vec<Reply> {
         self.apply_with::<Sound>(index, batch, changed)
     }
 
     /// Applies a batch under rules that may have a planted mistake. An index that was applied before changes nothing;
     /// what became of its commands is not known any more. An empty batch just moves the index on.
-    pub fn apply_with<R: Rules>(&mut self, index: u64, batch: &Batch, changed: &mut Changed) -> Vec<Reply> {
+    pub fn apply_with<R: Rules>(
+        &mut self,
+        index: u64,
+        batch: &Batch,
+        changed: &mut Changed,
+    ) -> Vec<Reply> {
         if index <= self.applied {
-            return batch.commands.iter().map(|_| Refusal::from(Code::UnknownOutcome).into()).collect();
+            return batch
+                .commands
+                .iter()
+                .map(|_| Refusal::from(Code::UnknownOutcome).into())
+                .collect();
         }
         self.applied = index;
         changed.insert(Key::Meta);
@@ -87,7 +101,9 @@ impl Step<'_> {
             Command::DropTable { db, name } => self.drop_table(db, name),
             Command::ConfirmDropped { tid, tablet } => self.confirm_dropped(*tid, *tablet),
             Command::Register(it) => self.register::<R>(it),
-            Command::Offline { tablet, incarnation, auto: _ } => self.offline(*tablet, *incarnation),
+            Command::Offline { tablet, incarnation, auto: _ } => {
+                self.offline(*tablet, *incarnation)
+            }
             Command::Online { tablet, incarnation } => self.online(*tablet, *incarnation),
             Command::Elect(it) => self.elect::<R>(it),
             Command::ChangeInSync(it) => self.change_in_sync::<R>(it),

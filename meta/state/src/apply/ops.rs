@@ -39,7 +39,8 @@ impl Step<'_> {
 
     fn forget_ops(&mut self) {
         while self.state.ops.len() > OPS {
-            let oldest = self.state.ops.iter().find(|(_, op)| op.status.is_final()).map(|(id, _)| *id);
+            let oldest =
+                self.state.ops.iter().find(|(_, op)| op.status.is_final()).map(|(id, _)| *id);
             let Some(id) = oldest else { return };
             self.state.ops.remove(&id);
             self.changed.insert(Key::Op(id));
@@ -51,7 +52,8 @@ impl Step<'_> {
         let (version, at, off) = (self.version(), self.now / 1000, !self.state.auto_failover());
         match self.state.ops.get_mut(&id) {
             Some(op) if !op.status.is_final() => {
-                op.status = if op.auto && off && !status.is_final() { OpStatus::Canceled } else { status };
+                op.status =
+                    if op.auto && off && !status.is_final() { OpStatus::Canceled } else { status };
                 task.clone_into(&mut op.task);
                 if op.start == 0 && op.status != OpStatus::Inited {
                     op.start = at;

@@ -41,7 +41,8 @@ impl Step<'_> {
             return Err(stale("late registration of a run that was superseded"));
         }
         let proof = Proof {
-            same_disk: known.dir_uuid == register.dir_uuid && register.starts.contains(&known.incarnation),
+            same_disk: known.dir_uuid == register.dir_uuid
+                && register.starts.contains(&known.incarnation),
             no_tail_lost: register.clean
                 || (!register.boot_id.is_empty() && register.boot_id == known.boot_id),
             damaged: &register.damaged,
@@ -115,7 +116,10 @@ impl Step<'_> {
 /// The run that registers: the last of its list.
 fn own_run(register: &Register) -> Result<Incarnation, Refusal> {
     let endpoint = &register.endpoint;
-    if endpoint.is_empty() || endpoint.len() > limits::NAME || endpoint.chars().any(char::is_whitespace) {
+    if endpoint.is_empty()
+        || endpoint.len() > limits::NAME
+        || endpoint.chars().any(char::is_whitespace)
+    {
         return Err(Code::InvalidParameter.into());
     }
     match register.starts.as_slice() {

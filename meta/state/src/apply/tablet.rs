@@ -32,7 +32,11 @@ impl Step<'_> {
     /// The tablet, if that run of it is the one that is registered.
     fn run(&self, id: TabletId, incarnation: Incarnation) -> Result<&Tablet, Refusal> {
         let tablet = self.tablet_of(id)?;
-        if tablet.incarnation == incarnation { Ok(tablet) } else { Err(stale("another run of the tablet is registered")) }
+        if tablet.incarnation == incarnation {
+            Ok(tablet)
+        } else {
+            Err(stale("another run of the tablet is registered"))
+        }
     }
 
     pub(super) fn set_health(&mut self, id: TabletId, healthy: bool) {
