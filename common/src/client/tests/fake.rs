@@ -15,6 +15,7 @@ use stela_proto::tablet::tablet_server::{Tablet, TabletServer};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
 
 use crate::client::{Client, Options, TableHandle};
@@ -48,10 +49,22 @@ impl<Q> Drop for Fake<Q> {
     }
 }
 
-async fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// Serves on a runtime of its own until `stop`, and then is gone with all of its connections, as a killed process is.
+fn serve(router: Router, stop: CancellationToken) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    (listener, address)
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(listener).unwrap();
+            tokio::select! {
+                _ = router.serve_with_incoming(TcpListenerStream::new(listener)) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    });
+    address
 }
 
 #[derive(Clone)]
@@ -75,18 +88,11 @@ pub async fn tablet_of(
     frames: Arc<Mutex<usize>>,
     script: impl FnMut(&pb::Call) -> Act<pb::answer::Kind> + Send + 'static,
 ) -> Fake<pb::Call> {
-    let (listener, address) = listen().await;
     let (seen, stop) = (Arc::default(), CancellationToken::new());
     let script: Script<_, _> = Arc::new(Mutex::new(Box::new(script)));
     let service = FakeTablet { cluster: cluster.into(), seen: Arc::clone(&seen), script, frames };
     let server = tonic::transport::Server::builder().add_service(TabletServer::new(service));
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = server.serve_with_incoming(TcpListenerStream::new(listener)) => {}
-            () = stopped.cancelled() => {}
-        }
-    });
+    let address = serve(server, stop.clone());
     Fake { endpoint: address.to_string(), seen, stop }
 }
 
@@ -180,16 +186,9 @@ pub struct Meta {
 
 /// A nameserver.
 pub async fn nameserver(meta: Meta) -> Fake<()> {
-    let (listener, address) = listen().await;
     let stop = CancellationToken::new();
-    let stopped = stop.clone();
     let server = tonic::transport::Server::builder().add_service(NameserverServer::new(meta));
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = server.serve_with_incoming(TcpListenerStream::new(listener)) => {}
-            () = stopped.cancelled() => {}
-        }
-    });
+    let address = serve(server, stop.clone());
     Fake { endpoint: address.to_string(), seen: Arc::default(), stop }
 }
 
