@@ -185,6 +185,9 @@ async fn serve(
         }
         tokio::spawn(name_cluster(group.clone()));
         while group.linearizable().await.is_err() {
+            if group.stop().is_cancelled() {
+                return std::future::pending().await; // whoever waits for this looks at the stop as well
+            }
             tracing::warn!(
                 endpoint = config.endpoint,
                 "waits for a leader of the group of nameservers"
@@ -222,22 +225,31 @@ async fn sync_failed(failed: &mut Failed) -> io::Error {
     }
 }
 
+/// The group has a name, given here or by somebody else.
+async fn named(group: &Group) -> bool {
+    if group.confirm().await.is_err() {
+        return false;
+    }
+    if !group.store().read(|state| state.cluster.is_empty()) {
+        return true;
+    }
+    let found = Command::Found { cluster: group.cluster().to_owned() };
+    let proposed = group.propose_batch(vec![found]).await;
+    if let Err(error) = &proposed {
+        tracing::debug!(%error, "the group was not named");
+    }
+    proposed.is_ok()
+}
+
 /// Whoever leads a group that has no name yet gives it one: its first command.
 async fn name_cluster(group: Group) {
     let (mut leadership, stop) = (group.leadership(), group.stop());
     loop {
         let unnamed = leadership.borrow_and_update().here
             && group.store().read(|state| state.cluster.is_empty());
-        if unnamed
-            && group.confirm().await.is_ok()
-            && group.store().read(|state| state.cluster.is_empty())
-        {
-            let found = Command::Found { cluster: group.cluster().to_owned() };
-            if let Err(error) = group.propose_batch(vec![found]).await {
-                tracing::debug!(%error, "the group was not named");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
+        if unnamed && !named(&group).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -59,22 +59,23 @@ fn resume(node: &Arc<Node>, inner: &mut Inner, work: &mut Work, now: Millis) {
 
 /// A drop is confirmed when the purges are safe: nothing of the table comes back after a crash.
 fn confirm_drops(node: &Arc<Node>) {
-    let mut inner = node.look();
-    if inner.dropping.is_empty() {
+    let synced = node.log.synced();
+    let done: Vec<TableId> = {
+        let inner = node.look();
+        let done = inner.dropping.iter().filter(|(_, d)| d.left.is_empty() && d.until <= synced);
+        done.map(|(tid, _)| *tid).collect()
+    };
+    if done.is_empty() {
         return;
     }
-    let synced = node.log.synced();
-    let done: Vec<TableId> = inner
-        .dropping
-        .iter()
-        .filter(|(_, d)| d.left.is_empty() && d.until <= synced)
-        .map(|(tid, _)| *tid)
-        .collect();
+    // Files of tables are being written: the next tick comes soon.
+    let Some(_files) = node.table_files.try_lock() else { return };
     for tid in done {
         if let Err(e) = node.files.remove_table(tid) {
             tracing::error!(%tid, error = %e, "cannot forget a dropped table; tries again");
             continue;
         }
+        let mut inner = node.look();
         inner.tables.remove(&tid);
         inner.dropping.remove(&tid);
         inner.dropped.insert(tid, CONFIRM);

@@ -19,6 +19,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::disk::Fences;
 use crate::node::{Inner, Node, Proposal};
 use crate::registry::{self, Told};
 
@@ -152,13 +153,15 @@ async fn register(node: &Arc<Node>, client: &mut RegistryClient<Channel>) -> Res
     let disk = |e: std::io::Error| {
         Ended::Outcast(Outcast::Refused(format!("cannot write the directory's fences: {e}")))
     };
-    let request = {
-        let mut inner = node.look();
-        if inner.fences.starts.last() != Some(&node.incarnation) {
-            inner.fences.starts.push(node.incarnation);
+    set_fences(node, |fences| {
+        if fences.starts.last() != Some(&node.incarnation) {
+            fences.starts.push(node.incarnation);
         }
-        node.files.set_fences(&inner.fences).map_err(disk)?;
-        let identity = node.files.identity().ok().flatten();
+    })
+    .map_err(disk)?;
+    let identity = node.files.identity().ok().flatten();
+    let request = {
+        let inner = node.look();
         pb::RegisterRequest {
             cluster: node.config.cluster.clone(),
             endpoint: node.config.endpoint.clone(),
@@ -183,10 +186,12 @@ async fn register(node: &Arc<Node>, client: &mut RegistryClient<Channel>) -> Res
         }
         Err(_) => return Err(Ended::Elsewhere(reply.leader)),
     }
+    set_fences(node, |fences| {
+        fences.starts = vec![node.incarnation];
+        fences.unclean = false;
+    })
+    .map_err(disk)?;
     let mut inner = node.look();
-    inner.fences.starts = vec![node.incarnation];
-    inner.fences.unclean = false;
-    node.files.set_fences(&inner.fences).map_err(disk)?;
     let tablet = TabletId(reply.tablet);
     if inner.tablet == TabletId(0) {
         inner.adopt(node, tablet);
@@ -196,6 +201,16 @@ async fn register(node: &Arc<Node>, client: &mut RegistryClient<Channel>) -> Res
         return Err(Ended::Outcast(Outcast::Refused(text)));
     }
     tracing::info!(tablet = reply.tablet, incarnation = node.incarnation.0, "registered");
+    Ok(())
+}
+
+/// Changes the fences: durable first, then they count. The heartbeat's task alone changes them, so nobody has to wait
+/// for the disk under the node's lock.
+fn set_fences(node: &Node, change: impl FnOnce(&mut Fences)) -> std::io::Result<()> {
+    let mut fences = node.look().fences.clone();
+    change(&mut fences);
+    node.files.set_fences(&fences)?;
+    node.look().fences = fences;
     Ok(())
 }
 
@@ -274,8 +289,7 @@ fn take(node: &Arc<Node>, down: &pb::HeartbeatDown) -> Result<(), Ended> {
         Ended::Elsewhere(String::new())
     })?;
     {
-        let mut inner = node.look();
-        let fences = &inner.fences;
+        let fences = node.look().fences.clone();
         if down.controller_epoch < fences.controller || (orders && down.index < fences.decision) {
             tracing::warn!(
                 controller = down.controller_epoch,
@@ -285,14 +299,14 @@ fn take(node: &Arc<Node>, down: &pb::HeartbeatDown) -> Result<(), Ended> {
             return Err(Ended::Elsewhere(String::new()));
         }
         if down.controller_epoch > fences.controller || (orders && down.index > fences.decision) {
-            let mut fences = fences.clone();
-            fences.controller = down.controller_epoch;
-            fences.decision = fences.decision.max(down.index);
-            node.files.set_fences(&fences).map_err(|e| {
+            set_fences(node, |fences| {
+                fences.controller = down.controller_epoch;
+                fences.decision = fences.decision.max(down.index);
+            })
+            .map_err(|e| {
                 tracing::error!(error = %e, "cannot store the fences: the order is not obeyed");
                 Ended::Elsewhere(String::new())
             })?;
-            inner.fences = fences;
         }
     }
     registry::apply(node, told).map_err(|e| {

@@ -6,7 +6,7 @@
 //! * A waiter waits for an entry that is in the log, or is being written in the same critical section.
 //! * A core whose write failed is void: the replica is [`Suspended`] until a core is made anew from what the log has.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use stela_common::clock::Millis;
@@ -18,7 +18,7 @@ use stela_common::wire::View;
 use stela_proto::tablet as pb;
 use stela_replica::core::Replica;
 use stela_replica::epochs::Epochs;
-use stela_replica::message::{Identity, Stored, Write};
+use stela_replica::message::{Conn, Identity, Stored, ToLeader, Write};
 use tokio::sync::{Notify, oneshot};
 
 use crate::outbox::{Gather, Outbox};
@@ -29,6 +29,8 @@ use crate::store::places::{self, Places};
 
 /// Committed entries whose places are kept at hand beyond the uncommitted ones, for followers that are a little behind.
 const RECENT: usize = 256;
+/// A replica whose write failed tries again after this, ms: at first, and at most.
+const PAUSE: (u64, u64) = (500, 10_000);
 
 /// Answers of one session, gathered.
 #[derive(Default)]
@@ -133,6 +135,10 @@ pub struct Partition {
     pub unreported: bool,
     /// It does nothing at the moment.
     pub suspended: Option<Suspended>,
+    /// Connections where Hello was said and not taken back by Left: there a grant covers this replica (R11).
+    pub greeted: BTreeSet<Conn>,
+    /// How long it stands still when its next write fails, ms.
+    pause: u64,
 }
 
 impl Partition {
@@ -165,6 +171,8 @@ impl Partition {
             reported: None,
             unreported: false,
             suspended: None,
+            greeted: BTreeSet::new(),
+            pause: PAUSE.0,
         }
     }
 
@@ -260,6 +268,27 @@ impl Partition {
         if let Err(why) = self.apply(log, key, to) {
             self.quarantine = Some(why);
         }
+    }
+
+    /// It has said that on a connection to its leader.
+    pub fn said(&mut self, conn: Conn, message: &ToLeader) {
+        match message {
+            ToLeader::Hello { .. } => _ = self.greeted.insert(conn),
+            ToLeader::Left { .. } => _ = self.greeted.remove(&conn),
+            ToLeader::Ack { .. } => {}
+        }
+    }
+
+    /// A write of it failed: how long it stands still, ms. Longer each time: a full disk is seldom empty a moment later,
+    /// and each attempt costs its leader a joining.
+    pub fn pause(&mut self) -> u64 {
+        let next = (self.pause * 2).min(PAUSE.1);
+        std::mem::replace(&mut self.pause, next)
+    }
+
+    /// The log took a write of it.
+    pub fn writes_again(&mut self) {
+        self.pause = PAUSE.0;
     }
 
     /// The core that the log alone would give, of which all is synced but for what a write not above `written` brought.

@@ -56,29 +56,39 @@ impl TryFrom<&pb::HeartbeatDown> for Told {
 /// # Errors
 /// The disk refused to remember a new replica; nothing of `told` counts then, and it is to be asked for again.
 pub fn apply(node: &Arc<Node>, told: Told) -> std::io::Result<()> {
-    let mut activated = false;
+    // Held until what was written counts: a table that is forgotten meanwhile would take the file with it.
+    let files = node.table_files.lock();
+    let held = to_remember(&node.look(), &told.views);
+    for held in held.values() {
+        node.files.set_table(held)?;
+    }
+    let (mut activated, mut moved) = (false, !told.views.is_empty());
     node.act(|inner, work| {
         for (id, address) in told.addresses {
-            inner.addresses.insert(id, address);
+            moved |=
+                inner.addresses.insert(id, address.clone()).is_none_or(|known| known != address);
         }
-        remember(node, inner, &told.views)?;
+        inner.tables.extend(held);
         for (table, view) in told.views {
             activated |= take(node, inner, work, table, view);
         }
         for (tid, created) in told.drops {
             drop_table(inner, work, tid, created);
         }
-        Ok::<_, std::io::Error>(())
-    })?;
-    node.peers.notify_one();
+    });
+    drop(files);
+    if moved {
+        node.peers.notify_one();
+    }
     if activated {
         node.report.notify_one();
     }
     Ok(())
 }
 
-/// Makes durable which replicas are here, one file for each table, before any of them exists.
-fn remember(node: &Node, inner: &mut Inner, views: &[(Table, View)]) -> std::io::Result<()> {
+/// Which replicas are to be here: made durable, one file for each table, before any of them exists, and without the
+/// node's lock.
+fn to_remember(inner: &Inner, views: &[(Table, View)]) -> BTreeMap<TableId, Held> {
     let mut changed: BTreeMap<TableId, Held> = BTreeMap::new();
     for (table, view) in views.iter().filter(|(_, v)| v.replicas.contains(&inner.tablet)) {
         let known = changed.get(&table.tid).or_else(|| inner.tables.get(&table.tid));
@@ -92,11 +102,7 @@ fn remember(node: &Node, inner: &mut Inner, views: &[(Table, View)]) -> std::io:
         held.pids.insert(view.key.pid);
         changed.insert(table.tid, held);
     }
-    for (tid, held) in changed {
-        node.files.set_table(&held)?;
-        inner.tables.insert(tid, held);
-    }
-    Ok(())
+    changed
 }
 
 /// A decision about one partition with its table. Tells whether this tablet leads by it.

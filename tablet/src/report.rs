@@ -47,7 +47,10 @@ impl Inner {
             let Some(p) = self.partitions.get_mut(&key) else { continue };
             p.unreported = false;
             let last = p.last();
-            let quarantined = p.quarantine.is_some();
+            let damaged = p.quarantine.is_some();
+            // While its log refuses writes it can store no epoch (R2): whoever elects passes it over, as if it were
+            // damaged, or it would be elected again and again.
+            let quarantined = damaged || p.suspended.is_some();
             let serving = p.core.serving() && p.suspended.is_none();
             let start = p
                 .served
@@ -60,7 +63,7 @@ impl Inner {
                 serving,
                 leading: p.core.leads(),
                 offset: last.0,
-                commit: if quarantined { 0 } else { p.applied.0 },
+                commit: if damaged { 0 } else { p.applied.0 },
                 record_cnt: p.store.records(),
                 memory: p.store.memory(),
                 disk: p.store.disk(),

@@ -14,7 +14,7 @@ use stela_replica::message;
 use tokio::sync::Notify;
 
 use crate::node::{Inner, Node, Work};
-use crate::partition::{Caller, Waiter, refusal_of_write};
+use crate::partition::{Caller, Partition, Waiter, refusal_of_write};
 use crate::store::dedup::Verdict;
 
 /// Writes that wait to be admitted, at most; and of one partition, to be acknowledged.
@@ -23,6 +23,9 @@ const WAITING: usize = 65_536;
 const WAITING_BYTES: usize = 64 << 20;
 /// The bytes of one batch: below what a segment takes.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// Callers that wait for one write, at most: the first, and repetitions.
+const REPEATED: usize = 64;
 
 /// A write as it arrived.
 pub enum Request {
@@ -44,6 +47,14 @@ impl Request {
         match self {
             Self::Put(r) => (r.session, r.seq),
             Self::Delete(r) => (r.session, r.seq),
+        }
+    }
+
+    /// An earlier attempt may have been applied.
+    fn again(&self) -> bool {
+        match self {
+            Self::Put(r) => r.again,
+            Self::Delete(r) => r.again,
         }
     }
 
@@ -116,7 +127,12 @@ pub async fn drain(node: Arc<Node>, inbox: Arc<Inbox>) {
 fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, caller: Caller) {
     let target = request.target();
     let key = PartitionKey::new(target.tid, target.pid);
-    let hint = node.leader_hint(inner, key);
+    // Only who is at the wrong place is told of another one.
+    let here = |p: &Partition| p.core.leads() && [0, p.core.epoch().0].contains(&target.epoch);
+    let hint = match inner.partitions.get(&key) {
+        Some(p) if here(p) => String::new(),
+        _ => node.leader_hint(inner, key),
+    };
     let id = request.id();
     let Some(p) = inner.partitions.get_mut(&key) else {
         return caller.answer(refusal_of_write(&Code::TableNotFound.into(), "", Epoch(0)));
@@ -147,11 +163,20 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
         Err(refusal) => return refuse(caller, &refusal, epoch),
     };
     let waiter = Waiter { caller, repeatable: id.0 != 0 };
-    match p.dedup.look(id.0, id.1) {
+    match p.dedup.look(id.0, id.1, request.again()) {
         Verdict::New => {}
         Verdict::Unknown => return refuse(waiter.caller, &Code::UnknownOutcome.into(), epoch),
         // R32: a repetition waits for the first, or has its result, if this leader may acknowledge (R9, R36).
-        Verdict::Pending(offset) => return p.waiters.entry(offset).or_default().push(waiter),
+        Verdict::Pending(offset) => {
+            let waiting = p.waiters.get(&offset).map_or(0, Vec::len);
+            return match p.core.may_wait(Millis::now()) {
+                Err(refusal) => refuse(waiter.caller, &code_of(refusal).into(), epoch),
+                Ok(()) if waiting >= REPEATED => {
+                    refuse(waiter.caller, &Code::Busy.into(), epoch);
+                }
+                Ok(()) => p.waiters.entry(offset).or_default().push(waiter),
+            };
+        }
         Verdict::Committed(offset) => {
             return match p.core.may_acknowledge(Millis::now()) {
                 Ok(()) => waiter.caller.answer(accepted(offset, epoch)),

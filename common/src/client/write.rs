@@ -169,18 +169,26 @@ fn merge(results: Vec<Result<Stored, WriteError>>) -> Result<PutOutcome, WriteEr
     }
 }
 
-fn request(table: &TableHandle, pid: u32, epoch: u64, slot: &Slot, part: &Part) -> pb::call::Kind {
+fn request(
+    table: &TableHandle,
+    pid: u32,
+    epoch: u64,
+    slot: &Slot,
+    part: &Part,
+    again: bool,
+) -> pb::call::Kind {
     let target = Some(pb::Target { tid: table.tid(), pid, epoch });
     let (session, seq) = (slot.session, slot.seq);
     match part {
         Part::Rows(rows) => {
-            pb::call::Kind::Put(pb::PutRequest { target, session, seq, rows: rows.clone() })
+            pb::call::Kind::Put(pb::PutRequest { target, session, seq, rows: rows.clone(), again })
         }
         Part::Keys(keys) => pb::call::Kind::Delete(pb::DeleteRequest {
             target,
             session,
             seq,
             dimensions: keys.clone(),
+            again,
         }),
     }
 }
@@ -214,7 +222,9 @@ async fn write_part(
             }
             return Err(over(attempts, exposed));
         };
-        let reply = match attempts.ask(&link, request(table, pid, epoch, &slot, &part), size).await
+        let reply = match attempts
+            .ask(&link, request(table, pid, epoch, &slot, &part, exposed), size)
+            .await
         {
             Ok(pb::answer::Kind::Put(reply)) => reply,
             Ok(_) => {

@@ -166,6 +166,10 @@ impl Spares {
 
     /// Writes a file full of zeroes, so that later writes change no metadata; `None` if the log stops meanwhile.
     fn make(&self, path: PathBuf) -> io::Result<Option<Spare>> {
+        // Known at once: whoever appends waits for this, and filling the last bytes of a disk takes long.
+        if crate::fs::free_bytes(&self.dir)?.0 < self.length {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let file = self.disk.create_new(&path)?;
         let filled = fill(&file, self.length, || self.pool.lock().stop);
         match filled {

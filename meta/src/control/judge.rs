@@ -67,13 +67,15 @@ pub struct Judge {
     since: Millis,
     /// The last tick.
     ticked: Millis,
+    /// The tablets of this reign's beginning were looked at.
+    acquainted: bool,
 }
 
 impl Judge {
     /// A nameserver that takes over at `now` and has heard nobody.
     #[must_use]
     pub fn new(timing: Timing, now: Millis) -> Self {
-        Self { timing, contacts: BTreeMap::new(), since: now, ticked: now }
+        Self { timing, contacts: BTreeMap::new(), since: now, ticked: now, acquainted: false }
     }
 
     /// Time passes. Called every [`PULSE`]; a gap means that this nameserver stood still, and so could not
@@ -143,6 +145,16 @@ impl Judge {
             (c.ended && !c.refused).then_some((*id, c.incarnation))
         };
         self.contacts.iter().filter_map(suspect).collect()
+    }
+
+    /// Makes every registered run known. One that registers during a reign has a whole lease to be heard, whoever took its
+    /// registration and whatever became of the answer; those of before have it from the take-over on.
+    pub fn acquaint(&mut self, state: &State, now: Millis) {
+        let known = if self.acquainted { now } else { self.since };
+        for (id, tablet) in &state.tablets {
+            self.contact(*id, tablet.incarnation, known);
+        }
+        self.acquainted = true;
     }
 
     /// What is observed of every tablet that is registered.
@@ -227,6 +239,19 @@ mod tests {
         run(&mut judge, 0, 2200);
         assert_eq!(seen(&judge, 2200), Seen { incarnation: RUN, ..Seen::default() });
         assert!(seen(&judge, 2201).silent);
+    }
+
+    #[test]
+    fn one_that_registers_during_a_reign_has_a_lease_and_a_tenth_to_be_heard() {
+        let mut judge = Judge::new(TIMING, ms(0));
+        judge.acquaint(&state(RUN), ms(100));
+        run(&mut judge, 0, 5000);
+        judge.acquaint(&state(NEXT), ms(5000));
+        let silent = |judge: &Judge, at| judge.seen(&state(NEXT), ms(at))[&T].silent;
+        assert!(!silent(&judge, 7200) && silent(&judge, 7201));
+        let mut judge = Judge::new(TIMING, ms(0));
+        judge.acquaint(&state(RUN), ms(2000));
+        assert!(seen(&judge, 2201).silent, "it was there when this nameserver took over");
     }
 
     #[test]

@@ -35,6 +35,7 @@ use stela_meta_state::state::State;
 use tokio::sync::watch;
 
 use self::judge::{StreamId, Timing};
+use self::probe::Probes;
 use self::soft::Soft;
 use crate::config::Config;
 use crate::group::Group;
@@ -59,6 +60,7 @@ pub struct Control {
     reign: watch::Sender<Option<Reign>>,
     /// Told when there is something new for the planner.
     signs: watch::Sender<()>,
+    probes: Probes,
     streams: AtomicU64,
 }
 
@@ -73,6 +75,7 @@ impl Control {
             soft: Mutex::new(Soft::new(timing, Millis::now())),
             reign: watch::Sender::new(None),
             signs: watch::Sender::new(()),
+            probes: Probes::default(),
             streams: AtomicU64::new(0),
         });
         tokio::spawn(reign::run(this.clone()));
@@ -93,8 +96,11 @@ impl Control {
         inventory: impl IntoIterator<Item = (PartitionKey, Report)>,
     ) {
         self.note(|soft, state| {
-            soft.judge.registered(tablet, run, Millis::now());
-            soft.report(state, tablet, inventory);
+            // Unless its successor has registered meanwhile.
+            if state.tablets.get(&tablet).is_some_and(|t| t.incarnation == run) {
+                soft.judge.registered(tablet, run, Millis::now());
+                soft.report(state, tablet, inventory);
+            }
         });
         self.signs.send_replace(());
     }
@@ -107,22 +113,19 @@ impl Control {
     /// A leader wants to remove these tablets from a set. If one of them has died, that is to be on record before the
     /// proposal is judged: a leader is not refused for removing the dead (R20b), and the elections come first. So they
     /// are looked at now; this returns when the matter is settled, or has taken too long.
-    pub async fn settle(self: &Arc<Self>, removed: &[TabletId]) {
+    pub async fn settle(&self, removed: &[TabletId]) {
         if self.reign.borrow().is_none() {
             return;
         }
-        let mut probes = tokio::task::JoinSet::new();
-        for tablet in removed.iter().copied() {
-            let Some((endpoint, run)) = self.healthy(tablet) else { continue };
-            probes.spawn(async move { (tablet, probe::probe(&endpoint, run).await) });
-        }
-        let settled = async {
-            while let Some(found) = probes.join_next().await {
-                if let Ok((tablet, probe::Found::Gone)) = found {
+        let settled = removed.iter().copied().filter_map(|tablet| {
+            let (endpoint, run) = self.healthy(tablet)?;
+            Some(async move {
+                if self.probes.look(endpoint, run).await == probe::Found::Gone {
                     self.await_offline(tablet).await;
                 }
-            }
-        };
+            })
+        });
+        let settled = futures::future::join_all(settled);
         if tokio::time::timeout(VERDICT, settled).await.is_err() {
             tracing::debug!(?removed, "no verdict yet on tablets that a leader removes");
         }

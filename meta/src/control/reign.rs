@@ -121,7 +121,10 @@ async fn passes(control: &Arc<Control>) -> Unsettled {
 
 /// Has anything changed since that index on which decisions depend? What is dropped is forgotten.
 fn matter(control: &Control, since: u64) -> bool {
-    let Some(keys) = control.group.store().changed_since(since) else { return true };
+    let Some(keys) = control.group.store().changed_since(since) else {
+        control.note(|soft, state| soft.prune(state));
+        return true;
+    };
     if keys.iter().any(|key| matches!(key, Key::Table(_) | Key::Tombstone(_))) {
         control.note(|soft, state| soft.prune(state));
     }

@@ -92,6 +92,7 @@ impl Soft {
 
     /// The next safe commands. As long as nothing has changed since there were none, it costs next to nothing.
     pub fn plan(&mut self, state: &State, now: Millis) -> Vec<Command> {
+        self.judge.acquaint(state, now);
         let tablets = self.judge.seen(state, now);
         let basis = Basis { applied: state.applied, revision: self.revision, tablets };
         if self.idle.as_ref() == Some(&basis) {

@@ -175,7 +175,6 @@ mod tests {
                 boot_id: String::new(),
                 clean: true,
                 damaged: Vec::new(),
-                has: Vec::new(),
             };
             match self.apply(Command::Register(register)) {
                 Reply::Registered(id) => id,

@@ -100,15 +100,21 @@ impl Seat {
         let deadline = Instant::now() + SOON;
         let (_, index) =
             self.propose_here_until(Vec::new(), deadline).await.map_err(|e| e.to_string())?;
+        // Whatever an earlier leader, or an earlier try, has begun is applied by now.
+        let known = self.number_of(&peer.dir_uuid);
+        if known != 0 {
+            return Ok(known);
+        }
         let id = index + FOUNDERS;
         let add = ChangeMembers::AddNodes(BTreeMap::from([(id, peer.clone())]));
         member.raft.change_membership(add, true).await.map_err(|e| e.to_string())?;
         // Earlier learners at that place are gone for ever: nobody has their directory any more.
         let gone = self.with_membership(|m| {
             let voters: BTreeSet<u64> = m.voter_ids().collect();
-            let same = m
-                .nodes()
-                .filter(|(n, p)| **n != id && p.endpoint == peer.endpoint && !voters.contains(*n));
+            let same = m.nodes().filter(|(n, p)| {
+                let another = **n != id && p.dir_uuid != peer.dir_uuid;
+                another && p.endpoint == peer.endpoint && !voters.contains(*n)
+            });
             same.map(|(n, _)| *n).collect::<BTreeSet<u64>>()
         });
         if let Some(gone) = gone.filter(|g| !g.is_empty()) {

@@ -49,7 +49,6 @@ impl Desk {
             boot_id: request.boot_id,
             clean: request.clean,
             damaged: request.inventory.iter().filter(|i| i.damaged).map(key).collect(),
-            has: request.inventory.iter().map(key).collect(),
         };
         let (reply, index) = self.group.propose(Command::Register(register), None).await?;
         match reply {

@@ -114,7 +114,6 @@ mod tests {
             boot_id: "b".into(),
             clean: false,
             damaged: Vec::new(),
-            has: Vec::new(),
         };
         match apply(state, Command::Register(register)) {
             Reply::Registered(id) => id,

@@ -151,8 +151,6 @@ pub struct Register {
     pub clean: bool,
     /// Partitions with unproven damage (R30).
     pub damaged: Vec<PartitionKey>,
-    /// Partitions that it has a copy of.
-    pub has: Vec<PartitionKey>,
 }
 
 /// R13: a new epoch.

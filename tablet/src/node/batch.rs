@@ -180,6 +180,9 @@ impl Node {
                 return;
             }
         };
+        if let Some(p) = inner.partitions.get_mut(&key) {
+            p.writes_again();
+        }
         match inner.unsynced.back_mut() {
             Some(last) if (last.key, last.end) == (key, end) => last.write = write,
             _ => inner.unsynced.push_back(Unsynced { end, key, write }),
@@ -200,6 +203,8 @@ impl Node {
         let code = match error {
             AppendError::TooLarge { .. } => Code::TooLarge,
             e if e.is_full() => Code::DiskFull,
+            // Nothing was written and the tablet stops: certainly not done, so the client may go elsewhere with it.
+            AppendError::Closed => Code::NotServing,
             _ => Code::WriteDataFailed,
         };
         let refusal = Refusal::new(code, format!("{}: {error}", code.text()));

@@ -81,6 +81,9 @@ impl Node {
             }
             Output::SendLeader(conn, message) => {
                 if let Some(i) = inner.incoming.get(&conn) {
+                    if let Some(p) = inner.partitions.get_mut(&key) {
+                        p.said(conn, &message);
+                    }
                     i.outbox.fill(|b| b.message(key, message));
                 }
             }
@@ -153,11 +156,7 @@ impl Node {
             return;
         };
         if let Err(why) = p.apply(&self.log, key, to) {
-            tracing::error!(%key, %why, "a committed entry cannot be read: quarantined");
-            p.quarantine = Some(why);
-            // Made anew it knows that it must not lead.
-            self.stand_still(inner, key, 0);
-            self.report.notify_one();
+            self.quarantine(inner, key, format!("a committed entry cannot be read: {why}"));
         }
     }
 

@@ -145,6 +145,8 @@ pub struct Node {
     pub report: Notify,
     /// Views or addresses have changed: streams may be needed.
     pub peers: Notify,
+    /// Held by whoever changes the files of tables and what the node knows of them; taken before the node's lock.
+    pub table_files: Mutex<()>,
     inner: Mutex<Inner>,
     conns: AtomicU64,
 }
@@ -182,6 +184,7 @@ impl Node {
             propose: Notify::new(),
             report: Notify::new(),
             peers: Notify::new(),
+            table_files: Mutex::new(()),
             inner: Mutex::new(inner),
             conns: AtomicU64::new(1),
         })

@@ -1,6 +1,7 @@
 //! The follower's side of a stream: a frame is judged per partition, appended with one `pwrite`, and acknowledged when
 //! its sync has ended (R3, R5).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -53,10 +54,11 @@ pub async fn serve(
 
     tokio::spawn(async move {
         let _open = Open { node: node.clone(), conn, peer };
+        let mut rotten = BTreeSet::new();
         let mut next = Some(first);
         loop {
             if let Some(frame) = next.take()
-                && let Err(e) = take(&node, conn, peer, incarnation, frame)
+                && let Err(e) = take(&node, conn, peer, incarnation, frame, &mut rotten)
             {
                 tracing::warn!(%peer, error = %e, "malformed frame: the stream is closed");
                 break;
@@ -90,6 +92,9 @@ impl Drop for Open {
             if let Some(incoming) = inner.incoming.remove(&self.conn) {
                 incoming.outbox.close();
             }
+            for p in inner.partitions.values_mut() {
+                p.greeted.remove(&self.conn);
+            }
             let peer = self.peer;
             self.node.step_all(
                 inner,
@@ -101,15 +106,27 @@ impl Drop for Open {
     }
 }
 
+/// Why a run is not taken.
+#[derive(Debug, thiserror::Error)]
+enum Bad {
+    /// What rots on the way or in the leader's log: it concerns this partition only (R5).
+    #[error(transparent)]
+    Rotten(log::Malformed),
+    /// No leader sends it: nothing of the stream can be trusted.
+    #[error(transparent)]
+    Foreign(log::Malformed),
+}
+
 /// The records of a run, checked (R25).
-fn records(run: &pb::Run) -> Result<Vec<Received>, log::Malformed> {
+fn records(run: &pb::Run) -> Result<Vec<Received>, Bad> {
     let mut received = Vec::new();
     for record in log::parse(&run.records) {
-        let record = record?;
+        let record = record.map_err(Bad::Rotten)?;
         if record.kind != Kind::Entry || record.partition != key(run.tid, run.pid) {
-            return Err(log::Malformed("a record of another kind or partition"));
+            return Err(Bad::Foreign(log::Malformed("a record of another kind or partition")));
         }
-        let entry = Entry::parse(record.body).map_err(|_| log::Malformed("an entry's body"))?;
+        let entry = Entry::parse(record.body)
+            .map_err(|_| Bad::Rotten(log::Malformed("malformed entry: its body")))?;
         received.push(Received {
             raw: run.records.slice_ref(record.raw),
             offset: record.offset,
@@ -126,12 +143,22 @@ fn take(
     peer: TabletId,
     incarnation: Incarnation,
     frame: pb::ToFollower,
+    rotten: &mut BTreeSet<PartitionKey>,
 ) -> Result<(), log::Malformed> {
-    let runs: Vec<(PartitionKey, &pb::Run, Vec<Received>)> = frame
-        .runs
-        .iter()
-        .map(|run| Ok((key(run.tid, run.pid), run, records(run)?)))
-        .collect::<Result<_, _>>()?;
+    let mut runs: Vec<(PartitionKey, &pb::Run, Vec<Received>)> = Vec::new();
+    for run in &frame.runs {
+        let key = key(run.tid, run.pid);
+        match records(run) {
+            Ok(received) => runs.push((key, run, received)),
+            // As if it had not come, and the others go on (R5). It comes again: said once for a stream.
+            Err(Bad::Rotten(e)) => {
+                if rotten.insert(key) {
+                    tracing::error!(%key, %peer, error = %e, "records of a leader are damaged: they are not taken");
+                }
+            }
+            Err(Bad::Foreign(e)) => return Err(e),
+        }
+    }
     node.act(|inner, work| {
         let from = |message| Input::FromLeader { conn, peer, incarnation, message };
         for lead in &frame.leads {
@@ -176,4 +203,45 @@ fn take(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_records_are_told_from_foreign_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = log::Options { segment_bytes: 256 << 10, spares: 0, mark_idle: false };
+        let disk = stela_common::fs::Disk::real();
+        let (log, _) = log::Log::open(disk, dir.path(), options, |e| panic!("{e}")).unwrap();
+        let raw = |kind, body: &[u8]| {
+            let new = log::NewRecord {
+                kind,
+                partition: key(7, 1),
+                offset: Offset(1),
+                epoch: Epoch(1),
+                commit_lag: 0,
+                body: &[body],
+            };
+            let appended = log.append(&[new]).unwrap();
+            log.read(appended.positions[0]).unwrap().raw().to_vec()
+        };
+        let run = |pid, records: Vec<u8>| pb::Run {
+            tid: 7,
+            pid,
+            records: records.into(),
+            ..Default::default()
+        };
+        let body = crate::store::entry::Writer::put(0, 0, 0).finish();
+        let good = raw(Kind::Entry, &body);
+        assert_eq!(records(&run(1, good.clone())).unwrap().len(), 1);
+        assert!(matches!(records(&run(2, good.clone())), Err(Bad::Foreign(_))));
+        assert!(matches!(records(&run(1, raw(Kind::Truncate, b""))), Err(Bad::Foreign(_))));
+        let mut rotten = good.clone();
+        *rotten.last_mut().unwrap() ^= 1;
+        assert!(matches!(records(&run(1, rotten)), Err(Bad::Rotten(_))));
+        assert!(matches!(records(&run(1, good[..good.len() - 1].to_vec())), Err(Bad::Rotten(_))));
+        assert!(matches!(records(&run(1, raw(Kind::Entry, b"?"))), Err(Bad::Rotten(_))));
+    }
 }

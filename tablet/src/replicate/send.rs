@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::Stream;
 use stela_common::clock::Millis;
 use stela_common::ids::{Epoch, Incarnation, PartitionKey, TabletId};
-use stela_common::log::RecordRef;
+use stela_common::log::{self, RecordRef};
 use stela_proto::replication::replication_client::ReplicationClient;
 use stela_proto::replication::{self as pb};
 use stela_replica::message::{Conn, Input, ToLeader};
@@ -111,10 +111,12 @@ async fn stream(node: &Arc<Node>, peer: TabletId, address: &Address) -> Result<(
 
     let conn = node.conn();
     let outbox = Outbox::<FollowerBox>::default();
+    // The node's lock is taken before an outbox's, never within.
+    let tablet = node.look().tablet;
     outbox.fill(|b| {
         b.open = Some(pb::Open {
             cluster: node.config.cluster.clone(),
-            tablet: node.look().tablet.0,
+            tablet: tablet.0,
             incarnation: node.incarnation.0,
             to_tablet: peer.0,
             to_incarnation: address.incarnation.0,
@@ -249,12 +251,16 @@ impl Stream for Frames {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<pb::ToFollower>> {
         loop {
+            let Some(node) = self.node.upgrade() else { return Poll::Ready(None) };
+            // The box is taken under the node's lock: in between, a Hello could put its CommonPoint into the next box
+            // and begin shipping anew, and records would overtake the point from which they are counted.
+            let mut inner = node.look();
             let Some(mut gathered) = ready!(Pin::new(&mut self.taker).poll_next(cx)) else {
                 return Poll::Ready(None);
             };
-            let Some(node) = self.node.upgrade() else { return Poll::Ready(None) };
             let dirty = std::mem::take(&mut gathered.dirty);
-            let runs = if dirty.is_empty() { Vec::new() } else { due(&node, self.conn, dirty) };
+            let runs = due(&node, &mut inner, self.conn, dirty);
+            drop(inner);
             if !runs.is_empty() || !gathered.is_empty() {
                 return Poll::Ready(Some(gathered.into_message(runs)));
             }
@@ -263,13 +269,13 @@ impl Stream for Frames {
 }
 
 /// The records that are due on a connection, at most about [`FRAME`] bytes; what is left stays dirty.
-fn due(node: &Node, conn: Conn, dirty: BTreeSet<PartitionKey>) -> Vec<pb::Run> {
-    let mut inner = node.look();
-    let Inner { outgoing, partitions, .. } = &mut *inner;
+fn due(node: &Node, inner: &mut Inner, conn: Conn, dirty: BTreeSet<PartitionKey>) -> Vec<pb::Run> {
+    let Inner { outgoing, partitions, .. } = inner;
     let Some(outgoing) = outgoing.get_mut(&conn) else { return Vec::new() };
     let mut runs = Vec::new();
     let mut budget = FRAME;
     let mut left = Vec::new();
+    let mut damaged = Vec::new();
     for key in dirty {
         let (Some(ship), Some(p)) = (outgoing.ships.get_mut(&key), partitions.get(&key)) else {
             continue;
@@ -284,8 +290,9 @@ fn due(node: &Node, conn: Conn, dirty: BTreeSet<PartitionKey>) -> Vec<pb::Run> {
         let records = match entries(node, p, key, ship.next, budget) {
             Ok(records) if !records.is_empty() => records,
             Ok(_) => continue,
+            // It would be as damaged at the next attempt: this copy is not whole, and another one has to lead.
             Err(e) => {
-                tracing::error!(%key, from = %ship.next, error = %e, "cannot read what a follower needs");
+                damaged.push((key, format!("what a follower needs cannot be read: {e}")));
                 continue;
             }
         };
@@ -315,7 +322,21 @@ fn due(node: &Node, conn: Conn, dirty: BTreeSet<PartitionKey>) -> Vec<pb::Run> {
     if !left.is_empty() {
         outgoing.outbox.fill(|b| b.dirty.extend(left));
     }
+    for (key, why) in damaged {
+        // Nothing of it is shipped any more, to nobody.
+        node.quarantine(inner, key, why);
+    }
     runs
+}
+
+/// A record as it goes to a follower. Its checksum was looked at when it came or the log was opened; it may have rotted
+/// since, and no follower would take it.
+fn whole(record: RecordRef) -> Result<RecordRef, String> {
+    match log::parse(record.raw()).next() {
+        Some(Ok(_)) => Ok(record),
+        Some(Err(e)) => Err(format!("entry at {}: {e}", record.position())),
+        None => Err(format!("entry at {}: it is not there", record.position())),
+    }
 }
 
 fn entries(
@@ -327,13 +348,16 @@ fn entries(
 ) -> Result<Vec<RecordRef>, String> {
     if p.recent(from).is_none() {
         return places::read_entries(&node.log, &p.places, key, from, p.last(), budget)
-            .map_err(|e| e.to_string());
+            .map_err(|e| e.to_string())?
+            .into_iter()
+            .map(whole)
+            .collect();
     }
     let mut records = Vec::new();
     let mut bytes = 0;
     let mut next = from;
     while let Some(recent) = p.recent(next) {
-        let record = node.log.read(recent.at).map_err(|e| e.to_string())?;
+        let record = whole(node.log.read(recent.at).map_err(|e| e.to_string())?)?;
         bytes += record.raw().len();
         if bytes > budget && !records.is_empty() {
             break;

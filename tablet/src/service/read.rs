@@ -106,13 +106,15 @@ fn look<R: Read>(node: &Node, request: &R) -> Look<R::Reply> {
     if target.epoch != 0 && target.epoch != p.core.epoch().0 {
         return Look::Answer(R::reply(Err(Code::StaleEpoch.into()), about(p, true)));
     }
-    let result = request.read(node, p);
-    match permitted(&inner, p) {
-        Ok(()) => Look::Answer(R::reply(result, about(p, false))),
-        Err(message::Refusal::LeaseExpired | message::Refusal::NotServing) => {
-            let refusal =
-                Refusal::from(permitted(&inner, p).map_or_else(code_of, |()| Code::LeaseExpired));
-            Look::Park(p.parked.clone(), refusal, about(p, false))
+    // R11: what counts is the permit after the work. That before it saves the work of who waits for one.
+    let result = permitted(&inner, p).and_then(|()| {
+        let result = request.read(node, p);
+        permitted(&inner, p).map(|()| result)
+    });
+    match result {
+        Ok(result) => Look::Answer(R::reply(result, about(p, false))),
+        Err(refusal @ (message::Refusal::LeaseExpired | message::Refusal::NotServing)) => {
+            Look::Park(p.parked.clone(), code_of(refusal).into(), about(p, false))
         }
         Err(refusal) => Look::Answer(R::reply(Err(code_of(refusal).into()), about(p, true))),
     }

@@ -150,7 +150,7 @@ mod tests {
     fn request(dimensions: Vec<pb::Dimension>, value: impl Into<Bytes>) -> pb::PutRequest {
         let target = Some(pb::Target { tid: 7, pid: 1, epoch: 0 });
         let rows = vec![pb::Row { time: 5, dimensions, value: value.into() }];
-        pb::PutRequest { target, session: 0, seq: 0, rows }
+        pb::PutRequest { target, rows, ..Default::default() }
     }
 
     fn refused(table: &Table, request: &pb::PutRequest) -> (Code, String) {

@@ -6,6 +6,8 @@
 //! * Truncation takes back all that the cut entries did, the forgetting included: what an entry displaced is kept until
 //!   the entry is committed, since nothing committed is ever cut.
 //! * So leader, follower, and either after a restart have the same state for the same log.
+//! * A session that is not known may be new, or forgotten: its first number is new unless its sender says that it sent it
+//!   before and sessions have been forgotten.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -37,6 +39,8 @@ pub struct Dedup {
     order: BTreeMap<Offset, u64>,
     /// What uncommitted entries changed, in log order.
     undo: VecDeque<Undo>,
+    /// How many sessions had to go.
+    forgotten: u64,
     committed: Offset,
 }
 
@@ -81,14 +85,15 @@ impl Session {
 }
 
 impl Dedup {
-    /// What to do with a request. Session 0 is "no id": always new.
+    /// What to do with a request, which its sender may have sent before (`again`). Session 0 is "no id": always new.
     #[must_use]
-    pub fn look(&self, session: u64, seq: u64) -> Verdict {
+    pub fn look(&self, session: u64, seq: u64, again: bool) -> Verdict {
         if session == 0 {
             return Verdict::New;
         }
         let Some(known) = self.sessions.get(&session) else {
-            return if seq == 1 { Verdict::New } else { Verdict::Unknown };
+            let new = seq == 1 && !(again && self.forgotten > 0);
+            return if new { Verdict::New } else { Verdict::Unknown };
         };
         if seq.saturating_add(WINDOW) <= known.highest || seq == 0 {
             return Verdict::Unknown;
@@ -127,6 +132,7 @@ impl Dedup {
 
     fn evict(&mut self) -> Option<Box<(u64, Session)>> {
         let (_, session) = self.order.pop_first()?;
+        self.forgotten += 1;
         self.sessions.remove(&session).map(|known| Box::new((session, known)))
     }
 
@@ -147,6 +153,7 @@ impl Dedup {
                 }
             }
             if let Some((session, known)) = undo.evicted.map(|e| *e) {
+                self.forgotten -= 1;
                 self.order.insert(known.last, session);
                 self.sessions.insert(session, known);
             }
@@ -186,14 +193,16 @@ mod tests {
     }
 
     impl Naive {
-        fn look(&self, session: u64, seq: u64) -> Verdict {
+        fn look(&self, session: u64, seq: u64, again: bool) -> Verdict {
             if session == 0 {
                 return Verdict::New;
             }
             // Session -> (last entry, numbers).
             let mut known: BTreeMap<u64, (usize, BTreeMap<u64, usize>)> = BTreeMap::new();
+            let mut forgotten = false;
             for (i, (session, seq)) in self.log.iter().enumerate().filter(|(_, (s, _))| *s != 0) {
                 if !known.contains_key(session) && known.len() == SESSIONS {
+                    forgotten = true;
                     let oldest =
                         known.iter().min_by_key(|(_, (last, _))| *last).map(|(s, _)| *s).unwrap();
                     known.remove(&oldest);
@@ -203,7 +212,8 @@ mod tests {
                 entry.1.insert(*seq, i + 1);
             }
             let Some((_, seqs)) = known.get(&session) else {
-                return if seq == 1 { Verdict::New } else { Verdict::Unknown };
+                let new = seq == 1 && !(again && forgotten);
+                return if new { Verdict::New } else { Verdict::Unknown };
             };
             if seq + WINDOW <= *seqs.last_key_value().unwrap().0 {
                 return Verdict::Unknown;
@@ -247,7 +257,7 @@ mod tests {
             for step in steps {
                 match step {
                     Do::Append(session, seq) => {
-                        if dedup.look(session, seq) == Verdict::New {
+                        if dedup.look(session, seq, false) == Verdict::New {
                             append(&mut dedup, &mut naive, session, seq);
                         }
                     }
@@ -265,7 +275,10 @@ mod tests {
                     }
                 }
                 for (session, seq) in asked.iter().copied().chain([(120, 1), (300, 1), (300, 2)]) {
-                    prop_assert_eq!(dedup.look(session, seq), naive.look(session, seq), "{} {}", session, seq);
+                    for again in [false, true] {
+                        let (found, expected) = (dedup.look(session, seq, again), naive.look(session, seq, again));
+                        prop_assert_eq!(found, expected, "{} {} {}", session, seq, again);
+                    }
                 }
             }
             // A replay of the same log comes to the same.
@@ -275,7 +288,7 @@ mod tests {
             }
             replayed.committed(Offset(naive.committed as u64));
             for (session, seq) in asked {
-                prop_assert_eq!(replayed.look(session, seq), dedup.look(session, seq));
+                prop_assert_eq!(replayed.look(session, seq, true), dedup.look(session, seq, true));
             }
         }
     }
@@ -283,14 +296,32 @@ mod tests {
     #[test]
     fn a_session_is_known_from_its_first_number_on() {
         let mut dedup = Dedup::default();
-        assert_eq!(dedup.look(5, 2), Verdict::Unknown);
-        assert_eq!(dedup.look(5, 1), Verdict::New);
+        assert_eq!(dedup.look(5, 2, false), Verdict::Unknown);
+        assert_eq!(dedup.look(5, 1, false), Verdict::New);
         dedup.appended(Offset(1), 5, 1);
-        assert_eq!(dedup.look(5, 1), Verdict::Pending(Offset(1)));
-        assert_eq!(dedup.look(5, 2), Verdict::New);
+        assert_eq!(dedup.look(5, 1, false), Verdict::Pending(Offset(1)));
+        assert_eq!(dedup.look(5, 2, false), Verdict::New);
         dedup.committed(Offset(1));
-        assert_eq!(dedup.look(5, 1), Verdict::Committed(Offset(1)));
-        assert_eq!(dedup.look(0, 1), Verdict::New);
+        assert_eq!(dedup.look(5, 1, false), Verdict::Committed(Offset(1)));
+        assert_eq!(dedup.look(0, 1, false), Verdict::New);
+    }
+
+    #[test]
+    fn a_repeated_first_request_of_a_forgotten_session_is_not_applied_again() {
+        let mut dedup = Dedup::default();
+        dedup.appended(Offset(1), 7, 1);
+        for n in 2..=1 + SESSIONS as u64 {
+            assert_eq!(
+                dedup.look(9, 1, true),
+                Verdict::New,
+                "nothing was forgotten: it never came"
+            );
+            dedup.appended(Offset(n), 1000 + n, 1);
+        }
+        assert_eq!(dedup.look(7, 1, true), Verdict::Unknown);
+        assert_eq!(dedup.look(9, 1, false), Verdict::New, "a new session says that it is new");
+        dedup.truncated(Offset(SESSIONS as u64));
+        assert_eq!(dedup.look(7, 1, true), Verdict::Pending(Offset(1)));
     }
 
     #[test]

@@ -35,8 +35,11 @@ pub enum Unreadable {
 impl Places {
     /// The entry with that offset, the one after the last, stands there.
     pub fn push(&mut self, offset: Offset, at: Position) {
-        match self.0.last() {
-            Some((last, place)) if *last >= offset || at.0.saturating_sub(place.0) < SPARSE => {}
+        match self.0.last_mut() {
+            // The mark of a truncation was set before its first entry came: between the two there may be much of other
+            // partitions, which nobody has to walk over any more.
+            Some((last, place)) if *last == offset => *place = (*place).max(at),
+            Some((last, place)) if *last > offset || at.0.saturating_sub(place.0) < SPARSE => {}
             _ => self.0.push((offset, at)),
         }
     }
@@ -93,4 +96,21 @@ pub fn read_entries(
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_truncation_s_mark_moves_to_the_entry_that_comes() {
+        let mut places = Places::default();
+        places.push(Offset(1), Position(100));
+        places.push(Offset(2), Position(200));
+        places.truncate(Offset(1), Position(300));
+        assert_eq!(places.find(Offset(2)), Some((Position(300), None)));
+        places.push(Offset(2), Position(900_000));
+        assert_eq!(places.find(Offset(2)), Some((Position(900_000), None)));
+        assert_eq!(places.find(Offset(1)), Some((Position(100), Some(Offset(2)))));
+    }
 }

@@ -270,10 +270,10 @@ fn replay_finds_what_is_in_force() {
     assert!(!loaded.damaged && !loaded.purged);
     let places: Vec<u64> = loaded.entries.iter().map(|e| e.at.0).collect();
     assert_eq!(places, scene.entries.iter().map(|e| e.1).collect::<Vec<_>>());
-    assert_eq!(loaded.dedup.look(5, 1), Verdict::Committed(Offset(1)));
-    assert_eq!(loaded.dedup.look(5, 2), Verdict::Committed(Offset(2)));
-    assert_eq!(loaded.dedup.look(5, 3), Verdict::New);
-    assert_eq!(loaded.dedup.look(6, 1), Verdict::Pending(Offset(3)));
+    assert_eq!(loaded.dedup.look(5, 1, false), Verdict::Committed(Offset(1)));
+    assert_eq!(loaded.dedup.look(5, 2, false), Verdict::Committed(Offset(2)));
+    assert_eq!(loaded.dedup.look(5, 3, false), Verdict::New);
+    assert_eq!(loaded.dedup.look(6, 1, false), Verdict::Pending(Offset(3)));
 }
 
 #[test]

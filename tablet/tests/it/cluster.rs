@@ -192,7 +192,7 @@ pub fn row(key: &str, time: u64, value: &str) -> pb::Row {
 }
 
 pub fn put(rows: Vec<pb::Row>, (session, seq): (u64, u64)) -> pb::PutRequest {
-    pb::PutRequest { target: target(0), session, seq, rows }
+    pb::PutRequest { target: target(0), session, seq, rows, again: false }
 }
 
 /// Code and text of a refusal; (0, "ok") is none.
@@ -259,7 +259,7 @@ impl Client {
     pub async fn delete(&mut self, key: &str) -> pb::PutReply {
         let dimensions =
             vec![pb::Dimension { index: 0, key: Bytes::copy_from_slice(key.as_bytes()) }];
-        let request = pb::DeleteRequest { target: target(0), session: 0, seq: 0, dimensions };
+        let request = pb::DeleteRequest { target: target(0), dimensions, ..Default::default() };
         self.0.delete(request).await.unwrap().into_inner()
     }
 

@@ -287,3 +287,50 @@ async fn an_activation_that_the_disk_refused_is_tried_again() {
     .await;
     assert_eq!(client.store("k", 2, "w").await.offset, 2);
 }
+
+/// Changes a byte of the log of a tablet that runs, as a disk may.
+fn rot(home: &Home, value: &[u8]) {
+    let (path, at) = files(&home.path().join("log"))
+        .into_iter()
+        .find_map(|path| {
+            let bytes = stela_common::fs::read(&path).ok()?;
+            let at = bytes.windows(value.len()).position(|w| w == value)?;
+            Some((path, at as u64))
+        })
+        .expect("the value is in the log");
+    Disk::real().open_write(&path).unwrap().write_at(b"?", at).unwrap();
+}
+
+#[tokio::test]
+async fn a_rotten_record_is_shipped_to_nobody_and_stops_no_other_partition() {
+    let nameserver = FakeNameserver::start().await;
+    let homes = [Home::new(&nameserver), Home::new(&nameserver)];
+    let (first, second) = (homes[0].start().await, homes[1].start().await);
+    nameserver.create(table(2, 2), &[1, 2]);
+    nameserver.elect(TID, 1, &[1, 2]);
+    until("it serves", || (0..2).all(|pid| nameserver.report(1, TID, pid).serving)).await;
+    second.kill().await;
+    let mut leader = first.client().await;
+    leader.store("k", 1, "a value that rots").await;
+    until("the other one is removed", || {
+        (0..2).all(|pid| nameserver.in_sync(TID, pid) == [1])
+            && nameserver.report(1, TID, 1).serving
+    })
+    .await;
+    let other = pb::PutRequest { target: target(1), ..put(vec![row("k", 1, "v")], (0, 0)) };
+    assert_eq!(said(&leader.put(other).await.status), OK);
+
+    rot(&homes[0], b"a value that rots");
+    let _second = homes[1].start().await;
+    until("the copy is quarantined", || {
+        let report = nameserver.report(1, TID, 0);
+        report.quarantined && !report.serving && !report.leading
+    })
+    .await;
+    until("the other partition is on both", || {
+        nameserver.in_sync(TID, 1).len() == 2 && nameserver.report(2, TID, 1).commit == 1
+    })
+    .await;
+    assert_eq!(nameserver.report(2, TID, 0).offset, 0);
+    assert_eq!(said(&leader.get("k", 0).await.status).0, Code::Quarantined as i32);
+}

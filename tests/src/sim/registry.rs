@@ -22,7 +22,6 @@ impl World {
             boot_id: format!("boot{}", machine.boot),
             clean: machine.fences.clean,
             damaged: Vec::new(),
-            has: machine.fences.held.iter().copied().collect(),
         })
     }
 

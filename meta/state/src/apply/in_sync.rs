@@ -126,7 +126,9 @@ impl Step<'_> {
             return Ok(());
         }
         let since = self.now.saturating_sub(partition.refused_shrink_at);
-        let noted = partition.refused_shrink_at != 0 && since < REFUSED_ONCE_IN;
+        // A time ahead of this proposer's clock says nothing: it is another nameserver's.
+        let past = (1..=self.now).contains(&partition.refused_shrink_at);
+        let noted = past && since < REFUSED_ONCE_IN;
         if noted && (partition.refused_shrink_epoch != change.epoch || since >= REFUSAL_HOLDS) {
             return Ok(());
         }

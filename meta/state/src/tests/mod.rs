@@ -95,7 +95,6 @@ impl World {
             boot_id: "boot".into(),
             clean: false,
             damaged: Vec::new(),
-            has: Vec::new(),
         }
     }
 

@@ -253,6 +253,18 @@ impl<V: Variant> Replica<V> {
         }
     }
 
+    /// May the repetition of a write that is not committed yet wait for it?
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_wait(&self, now: Millis) -> Result<(), Refusal> {
+        match &self.role {
+            _ if self.base.quarantined => Err(Refusal::Quarantined),
+            Role::Follower(_) => Err(Refusal::NotLeader),
+            Role::Leader(leader) => leader.may_wait(&self.base, now),
+        }
+    }
+
     /// May a write be acknowledged that is known to be committed: the repetition of an earlier one (R9, R36)?
     ///
     /// # Errors

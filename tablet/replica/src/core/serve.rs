@@ -3,7 +3,8 @@
 //! Invariants: the commit offset is what every member of the commit set has, and never goes back (R6). Before the barrier
 //! nothing is committed, acknowledged or read (R10): every member must have confirmed the log as it was at activation, in
 //! this epoch, and whoever this replica permitted to read must have lost that permit by now (R11). Alone in its commit set
-//! a leader commits, acknowledges and reads only while its meta lease holds (R9). A read is answered only while every
+//! a leader acknowledges and reads only while its meta lease holds, and without one it commits nothing behind its barrier
+//! (R9). A read is answered only while every
 //! other member of the commit set permits it, on the connection on which it has joined (R11).
 
 use stela_common::clock::Millis;
@@ -104,6 +105,17 @@ impl Leader {
     /// R9: alone, it needs the meta lease, as somebody may have been elected against its will (R16).
     fn may_commit(&self, base: &Base, now: Millis) -> bool {
         !self.set.is_alone() || base.leased(now)
+    }
+
+    /// R9, R36: whoever waits now for what is written already may have to wait for ever. Before the barrier nobody can tell.
+    pub(super) fn may_wait(&self, base: &Base, now: Millis) -> Result<(), Refusal> {
+        if self.serving() && !enough_in_sync(base) {
+            Err(Refusal::NotEnoughInSync)
+        } else if self.serving() && self.stalled(base, now) {
+            Err(Refusal::LeaseExpired)
+        } else {
+            Ok(())
+        }
     }
 
     /// R36, R9.
