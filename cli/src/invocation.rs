@@ -159,15 +159,13 @@ fn subcommand<L: Parser>(
             ExitCode::SUCCESS
         }
         Err(error) => {
+            // What it is about stands in the first paragraph, one thing a line.
             let text = error.render().to_string();
-            let cause = text.lines().next().unwrap_or_default();
-            fail(
-                &format!(
-                    "{}; stela {name} --help shows the usage",
-                    cause.trim_start_matches("error: ")
-                ),
-                USAGE,
-            )
+            let cause: Vec<&str> =
+                text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+            let cause = cause.join(" ");
+            let cause = cause.trim_start_matches("error: ");
+            fail(&format!("{cause}; stela {name} --help shows the usage"), USAGE)
         }
     }
 }

@@ -87,6 +87,10 @@ impl Config {
     pub fn check(&self) -> Result<(), StartError> {
         let wrong = |text: String| Err(StartError::Config(text));
         let list = self.list();
+        let named = self.nameservers.iter().filter(|e| !e.trim().is_empty()).count();
+        if named != list.len() {
+            return wrong("a nameserver is named twice; correct --nameservers".into());
+        }
         if !list.contains(&self.endpoint) {
             return Err(StartError::NotInList {
                 endpoint: self.endpoint.clone(),

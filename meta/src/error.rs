@@ -45,6 +45,14 @@ pub enum StartError {
         /// The flag that may be wrong.
         flag: &'static str,
     },
+    /// The directory holds something that no nameserver put there.
+    #[error("directory {} is not empty and not a nameserver's (it has {}); give an empty one, or correct --db_root_path", dir.display(), file.display())]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+        /// What is there.
+        file: PathBuf,
+    },
     /// A nameserver of the list answers for another cluster.
     #[error(
         "nameserver {endpoint} answers for cluster '{theirs}', this server was told '{ours}'; correct --nameservers or --cluster"

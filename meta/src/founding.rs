@@ -99,11 +99,7 @@ pub async fn become_member(
                 return seat.found(members).await;
             }
             Step::Join(id) => {
-                tracing::info!(
-                    cluster = config.cluster,
-                    id,
-                    "is a member of the group of nameservers"
-                );
+                tracing::info!(cluster = config.cluster, id, "comes into the group of nameservers");
                 return start(seat, config, identity, id).await;
             }
             Step::Wait(what) => {

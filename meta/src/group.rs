@@ -10,6 +10,7 @@
 //! Used by the control loops and the services. It exists from the start of the process on: before this nameserver is a
 //! member, nobody leads.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,6 +165,12 @@ impl Group {
     #[must_use]
     pub fn members(&self) -> Vec<(NodeId, String)> {
         self.seat.members()
+    }
+
+    /// The numbers of those members that vote.
+    #[must_use]
+    pub fn voters(&self) -> BTreeSet<u64> {
+        self.seat.voters()
     }
 
     /// The cluster's name.

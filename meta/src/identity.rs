@@ -166,16 +166,41 @@ pub fn check_kind(config: &Config) -> Result<(), StartError> {
             flag: "--role",
         });
     }
-    if !fs::exists(at(FILE)) && fs::exists(at("log")) {
+    if fs::exists(at(FILE)) {
+        return Ok(());
+    }
+    if fs::exists(at("log")) {
         let what = format!("it has a log, but no file {FILE} that says whose it is");
         return Err(StartError::Damaged { dir: config.dir.clone(), what });
     }
-    Ok(())
+    // A crash before the file got its name leaves a directory that is as good as empty.
+    let ours = ["LOCK".to_owned(), format!("{FILE}.tmp")];
+    let found = fs::read_dir(&config.dir).unwrap_or_default();
+    let foreign =
+        |p: &&PathBuf| p.file_name().is_none_or(|n| ours.iter().all(|ours| n != ours.as_str()));
+    match found.iter().find(foreign) {
+        Some(file) => Err(StartError::NotEmpty { dir: config.dir.clone(), file: file.clone() }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_with_somebody_elses_files_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = vec!["a:1".to_owned()];
+        let config = Config::new("a:1".into(), list, dir.path().into(), "c".into());
+        check_kind(&config).unwrap();
+        fs::write(dir.path().join("LOCK"), b"").unwrap();
+        check_kind(&config).unwrap();
+        fs::write(dir.path().join("mine.txt"), b"x").unwrap();
+        assert!(matches!(check_kind(&config), Err(StartError::NotEmpty { .. })));
+        Identity::draw(&config).write(dir.path()).unwrap();
+        check_kind(&config).unwrap();
+    }
 
     #[test]
     fn what_is_written_is_read_and_what_is_changed_is_refused() {

@@ -193,6 +193,9 @@ async fn serve(
                 "waits for a leader of the group of nameservers"
             );
         }
+        if !seat.is_voter() {
+            tracing::warn!("follows the group as a learner: it does not vote until it is admitted");
+        }
         ready(address);
         std::future::pending::<Result<(), StartError>>().await
     };

@@ -45,6 +45,7 @@ impl Nameserver for Service {
             id,
             endpoint: endpoint.into(),
             leader,
+            voter: true,
         };
         let nameservers = vec![row(1, "0.0.0.0:1", false), row(2, &self.endpoint, true)];
         let leader = self.endpoint.clone();

@@ -1,5 +1,7 @@
 //! What the cluster looks like: `showtablet`, `showns`, `showtable`, `showopstatus`.
 
+use std::time::Duration;
+
 use stela_common::clock::wall_ms;
 use stela_common::code::{Code, Refusal};
 use stela_common::table::Table as Definition;
@@ -9,6 +11,9 @@ use stela_proto::nameserver as pb;
 use super::{Session, database};
 use crate::print::{Answer, Cell, Layout, Table};
 use crate::shell::unsigned;
+
+/// A nameserver that does not take a connection for so long is away.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) async fn showtablet(session: &Session) -> Answer {
     let mut tablets = match session.client.admin().show_tablet().await {
@@ -53,7 +58,12 @@ pub(super) async fn showns(session: &Session) -> Answer {
         return Answer::failed("get children failed")
             .because("no nameserver leads: a majority of them must be up");
     }
-    let mut nameservers = reply.nameservers;
+    // As the original's entries in ZooKeeper do, a nameserver that is away goes from the list; one that only follows could
+    // not take over, and is no standby.
+    let voters = reply.nameservers.into_iter().filter(|n| n.voter);
+    let looks = voters.map(async |n| (n.leader || answers(&n.endpoint).await).then_some(n));
+    let mut nameservers: Vec<_> =
+        futures::future::join_all(looks).await.into_iter().flatten().collect();
     nameservers.sort_by(|a, b| b.leader.cmp(&a.leader).then_with(|| a.endpoint.cmp(&b.endpoint)));
     let mut table = Table::new(&["endpoint", "real_endpoint", "role"]);
     for row in nameservers {
@@ -61,6 +71,12 @@ pub(super) async fn showns(session: &Session) -> Answer {
         table.push(vec![Cell::text(row.endpoint), Cell::none(), Cell::text(role)]);
     }
     Answer::table(table)
+}
+
+/// Is somebody at that address?
+async fn answers(endpoint: &str) -> bool {
+    let connect = tokio::net::TcpStream::connect(endpoint);
+    tokio::time::timeout(PATIENCE, connect).await.is_ok_and(|connected| connected.is_ok())
 }
 
 /// Tables that are visible in the session: those of no database, then those of the selected one, by name.

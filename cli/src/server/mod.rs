@@ -111,6 +111,20 @@ fn end_on_panic() {
     });
 }
 
+/// Standard error, whether or not somebody is there to read it: a server outlives the terminal and the logger that it was
+/// started with. (The log's own way of saying that it cannot write is to write there, and that panics.)
+struct Heedless;
+
+impl std::io::Write for Heedless {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Ok(std::io::stderr().write(bytes).unwrap_or(bytes.len()))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 fn log(flags: &Flags) -> Result<(), FlagError> {
     let wanted = flags.text("log");
     let filter = EnvFilter::try_new(wanted).map_err(|e| {
@@ -122,7 +136,7 @@ fn log(flags: &Flags) -> Result<(), FlagError> {
     // It is set once in a process; a server that is run by a test finds the test's.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Heedless)
         .with_ansi(colour)
         .try_init();
     Ok(())

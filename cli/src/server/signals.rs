@@ -28,8 +28,8 @@ pub(super) fn watch(role: Role, stop: CancellationToken) -> io::Result<()> {
                 if told {
                     std::process::exit(IMPATIENT);
                 }
-                tracing::info!(role = role.word(), "stopping");
                 stop.cancel();
+                tracing::info!(role = role.word(), "stopping");
             }
         });
     })?;

@@ -158,6 +158,18 @@ fn a_directory_of_another_kind_of_server() {
 }
 
 #[test]
+fn a_directory_that_holds_something_else() {
+    let (root, ip) = (tempfile::tempdir().unwrap(), address());
+    let endpoint = format!("{ip}:6527");
+    let file = root.path().join("mine.txt");
+    stela_common::fs::write(&file, b"x").unwrap();
+    for role in ["nameserver", "tablet"] {
+        refused(&server(role, &endpoint, &endpoint, root.path()), 1, &["is not empty"]);
+        assert_eq!(stela_common::fs::read_dir(root.path()).unwrap(), [file.clone()], "{role}");
+    }
+}
+
+#[test]
 fn a_cluster_that_is_not_there() {
     // The compatible roles keep their texts on standard output and their status; the cause goes to standard error.
     let nowhere = "127.0.0.1:1";

@@ -30,6 +30,27 @@ pub fn words(args: &[String]) -> Vec<&str> {
     args.iter().map(String::as_str).collect()
 }
 
+/// A terminal is closed, a logger ends: the servers go on, and stop when they are told.
+#[test]
+fn servers_outlive_whoever_read_their_log() {
+    let (root, ip) = (tempfile::tempdir().unwrap(), address());
+    let mut nameserver = Server::start(&words(&nameserver(&ip, root.path())));
+    nameserver.line();
+    let mut tablet = Server::start(&words(&tablet(&ip, root.path())));
+    tablet.line();
+    nameserver.unheard();
+    tablet.unheard();
+    let list = format!("--zk_cluster={ip}:6527");
+    let ask = |cmd: &str| {
+        run(&["--role=ns_client", &list, "--interactive=false", "--database=d", cmd]).out
+    };
+    assert!(ask("--cmd=createdb d").ends_with("ok\n"), "createdb");
+    assert!(ask("--cmd=create t 0 2 1").ends_with("Create table ok\n"), "create");
+    assert!(ask("--cmd=put t k 1 v").ends_with("Put ok\n"), "put");
+    assert_eq!(tablet.stop().0, 0);
+    assert_eq!(nameserver.stop().0, 0);
+}
+
 #[test]
 fn a_server_says_when_it_is_ready_and_stops_when_it_is_told() {
     let (root, ip) = (tempfile::tempdir().unwrap(), address());

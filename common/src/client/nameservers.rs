@@ -142,6 +142,7 @@ impl Nameservers {
     {
         let mut last = Refusal::new(Code::RpcFailed, "no nameserver was asked");
         let mut exposed = false;
+        let mut leaderless = false;
         let mut patience = ATTEMPT;
         for tries in 0.. {
             let (at, peer, count) = self.pick();
@@ -155,6 +156,7 @@ impl Nameservers {
                         if refusal.code == Code::NotLeader || refusal.code == Code::SetFailed =>
                     {
                         exposed |= refusal.code == Code::SetFailed;
+                        leaderless |= refusal.code == Code::NotLeader;
                         self.leave(at);
                         refusal
                     }
@@ -177,7 +179,13 @@ impl Nameservers {
                 self.driver.sleep(pause).await;
             }
         }
-        let text = format!("no definite answer from the nameservers in time: {last}");
+        let text = if leaderless {
+            format!(
+                "no nameserver leads: a majority of them must be up; the last one asked: {last}"
+            )
+        } else {
+            format!("no definite answer from the nameservers in time: {last}")
+        };
         Err(match last.code {
             _ if write && exposed => {
                 Refusal::new(Code::SetFailed, format!("{text}; the outcome is unknown"))

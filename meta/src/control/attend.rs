@@ -40,7 +40,11 @@ pub async fn attend(
     mut said: impl Stream<Item = Result<pb::HeartbeatUp, tonic::Status>> + Unpin,
     answers: Answers,
 ) {
-    let Ok(Some(Ok(first))) = tokio::time::timeout(READS, said.next()).await else { return };
+    let first = match tokio::time::timeout(READS, said.next()).await {
+        Ok(Some(Ok(first))) => first,
+        Ok(Some(Err(malformed))) => return complain(&answers, malformed).await,
+        Ok(None) | Err(_) => return,
+    };
     let visit = match Visit::open(&control, &first) {
         Ok(visit) => visit,
         Err(refusal) => return say(&answers, control.dismissal(&refusal)).await,
@@ -59,6 +63,11 @@ pub async fn attend(
 async fn say(answers: &Answers, down: pb::HeartbeatDown) {
     // One that has gone, or does not read, is not told.
     let _ = tokio::time::timeout(READS, answers.send(Ok(down))).await;
+}
+
+/// The last word to a sender that is not understood, or is gone.
+async fn complain(answers: &Answers, status: tonic::Status) {
+    let _ = tokio::time::timeout(READS, answers.send(Err(status))).await;
 }
 
 /// A stream of a registered run.
@@ -118,7 +127,14 @@ impl Visit {
         loop {
             tokio::select! {
                 up = said.next(), if reads.len() < WAITING => {
-                    let Some(Ok(up)) = up else { return Ok(()) };
+                    let up = match up {
+                        Some(Ok(up)) => up,
+                        Some(Err(malformed)) => {
+                            complain(answers, malformed).await;
+                            return Ok(());
+                        }
+                        None => return Ok(()),
+                    };
                     self.hear(&up)?;
                     reads.push_back(read(&up));
                 }

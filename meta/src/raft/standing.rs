@@ -30,6 +30,11 @@ impl Seat {
         members.into_iter().collect()
     }
 
+    /// The numbers of those that vote, as the group knows them here.
+    pub(crate) fn voters(&self) -> BTreeSet<u64> {
+        self.with_membership(|m| m.voter_ids().collect()).unwrap_or_default()
+    }
+
     /// May this member vote, as far as it knows?
     #[must_use]
     pub fn is_voter(&self) -> bool {
@@ -109,13 +114,16 @@ pub(super) async fn tell_leadership(
         };
         leadership.send_if_modified(|old| {
             let changed = *old != now;
-            if changed {
+            // That another term began without a leader is no news for people.
+            if (&old.leader, old.here) != (&now.leader, now.here) {
                 tracing::info!(
                     leader = now.leader,
                     here = now.here,
                     term = now.term,
                     "leadership of the meta group"
                 );
+            }
+            if changed {
                 *old = now;
             }
             changed

@@ -122,8 +122,10 @@ impl Nameserver for Answers {
         _: Request<pb::ClusterRequest>,
     ) -> Result<Response<pb::ClusterReply>, Status> {
         let leader = self.group.leadership().borrow().leader.clone().unwrap_or_default();
+        let voters = self.group.voters();
         let row = |(id, endpoint): (stela_common::ids::NodeId, String)| pb::NameserverRow {
             id: id.0,
+            voter: voters.contains(&id.0),
             leader: endpoint == leader,
             endpoint,
         };

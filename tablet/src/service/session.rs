@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use stela_common::code::Code;
 use stela_common::ids::Epoch;
 use stela_proto::tablet::{self as pb, answer, call};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tonic::{Status, Streaming};
 
 use super::read::{self, About, Read};
@@ -29,7 +29,10 @@ pub(super) fn serve(
     mut frames: Streaming<pb::SessionFrame>,
 ) -> BoxStream<'static, Result<pb::SessionAnswer, Status>> {
     let outbox = Outbox::<Answers>::default();
-    let answers = outbox.stream().map(|a| Ok(pb::SessionAnswer { answers: a.0 }));
+    let (end, ended) = oneshot::channel();
+    // The last word to a sender that is not understood.
+    let last = futures::stream::once(ended).filter_map(async |why| why.ok().map(Err));
+    let answers = outbox.stream().map(|a| Ok(pb::SessionAnswer { answers: a.0 })).chain(last);
     tokio::spawn(async move {
         let parked = Arc::new(Semaphore::new(PARKED));
         loop {
@@ -48,6 +51,8 @@ pub(super) fn serve(
                 Ok(None) => break,
                 Err(e) => {
                     tracing::debug!(error = %e, "a session ended");
+                    // Nobody may be there to hear it.
+                    let _ = end.send(e);
                     break;
                 }
             }
