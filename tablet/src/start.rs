@@ -40,7 +40,7 @@ use crate::write::{self, Inbox};
 pub enum StartError {
     /// The address is not one, or is not this machine's.
     #[error(
-        "cannot listen at {endpoint}: {source}; give --endpoint an address of this machine with a free port"
+        "cannot listen on {endpoint}: {source}; give --endpoint an address of this machine with a free port (ss -ltnp shows who has it)"
     )]
     Listen {
         /// Where.
