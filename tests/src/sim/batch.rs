@@ -154,7 +154,7 @@ impl Acting<'_> {
         }
     }
 
-    /// Suspended replicas are made anew; their streams start anew, and with them their joining.
+    /// Suspended replicas are made anew; the streams where they had joined start anew.
     pub(super) fn resume(&mut self) {
         let due = |c: &Copy| c.suspended.as_ref().is_some_and(|s| s.until <= self.now);
         let due: Vec<_> =
@@ -167,8 +167,9 @@ impl Acting<'_> {
             let Some(copy) = self.process.copies.get_mut(&key) else { continue };
             let view = copy.suspended.take().and_then(|s| s.view);
             copy.reset(self.make_core, identity, self.disk, unsynced.unwrap_or_default(), self.now);
-            let conns: Vec<_> = self.process.incoming.keys().copied().collect();
-            for conn in conns {
+            for conn in std::mem::take(&mut copy.greeted) {
+                // Forgotten at once: a frame that still comes on it is not answered (R11).
+                self.process.incoming.remove(&conn);
                 self.scene.break_link(conn, false);
             }
             if let Some(view) = view {

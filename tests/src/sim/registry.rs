@@ -118,7 +118,7 @@ impl World {
                 epoch: copy.core.epoch(),
                 leading: copy.core.leads(),
                 serving: copy.core.serving() && copy.suspended.is_none(),
-                quarantined: copy.quarantine.is_some(),
+                quarantined: copy.quarantine.is_some() || copy.suspended.is_some(),
                 last_epoch: log.epoch_at(log.last()),
                 offset: log.last(),
                 commit: copy.applied,

@@ -198,6 +198,13 @@ impl Acting<'_> {
                     self.scene.reached(Point::Joined, self.at);
                 }
                 trace!(self.scene, "{}: {key} to leader over {}: {message:?}", self.at, conn.0);
+                if let Some(copy) = self.process.copies.get_mut(&key) {
+                    match message {
+                        ToLeader::Hello { .. } => _ = copy.greeted.insert(conn),
+                        ToLeader::Left { .. } => _ = copy.greeted.remove(&conn),
+                        ToLeader::Ack { .. } => {}
+                    }
+                }
                 self.fill_up(conn, |b| b.message(key, message));
             }
             Output::Ship { conn, from, prev } => {

@@ -74,6 +74,8 @@ pub struct Copy {
     pub quarantine: Option<String>,
     /// A write of it failed: it waits to be made anew.
     pub suspended: Option<Suspended>,
+    /// Connections where Hello was said and not taken back by Left: there a grant covers this replica (R11).
+    pub greeted: BTreeSet<Conn>,
 }
 
 /// A replica whose core is void.
@@ -335,6 +337,7 @@ impl Copy {
             waiters: BTreeMap::new(),
             quarantine: None,
             suspended: None,
+            greeted: BTreeSet::new(),
         }
     }
 
