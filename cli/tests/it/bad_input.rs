@@ -165,7 +165,11 @@ fn a_directory_that_holds_something_else() {
     stela_common::fs::write(&file, b"x").unwrap();
     for role in ["nameserver", "tablet"] {
         refused(&server(role, &endpoint, &endpoint, root.path()), 1, &["is not empty"]);
-        assert_eq!(stela_common::fs::read_dir(root.path()).unwrap(), [file.clone()], "{role}");
+        assert_eq!(
+            stela_common::fs::read_dir(root.path()).unwrap(),
+            std::slice::from_ref(&file),
+            "{role}"
+        );
     }
 }
 

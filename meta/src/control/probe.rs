@@ -53,7 +53,7 @@ pub struct Probes(Mutex<BTreeMap<Incarnation, (Millis, Look)>>);
 type Look = Shared<BoxFuture<'static, Found>>;
 
 impl Probes {
-    /// What a handshake with that run found that was begun at most [`FRESH`] ms ago.
+    /// What a handshake with that run found that was begun at most 400 ms ago.
     pub async fn look(&self, endpoint: String, run: Incarnation) -> Found {
         let now = Millis::now();
         let shared = {
