@@ -47,7 +47,16 @@ impl Nameserver for Service {
             leader,
             voter: true,
         };
-        let nameservers = vec![row(1, "0.0.0.0:1", false), row(2, &self.endpoint, true)];
+        // One that is away, one that answers, the leader, and one that only follows.
+        let port = self.endpoint.rsplit(':').next().unwrap_or_default();
+        let standby = format!("0.0.0.0:{port}");
+        let learner = ns::NameserverRow { voter: false, ..row(4, &standby, false) };
+        let nameservers = vec![
+            row(1, "0.0.0.0:1", false),
+            row(2, &standby, false),
+            row(3, &self.endpoint, true),
+            learner,
+        ];
         let leader = self.endpoint.clone();
         Ok(Response::new(ns::ClusterReply {
             cluster: "test".into(),
