@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,25 +37,29 @@ pub enum Act<R> {
 
 type Script<Q, R> = Arc<Mutex<Box<dyn FnMut(&Q) -> Act<R> + Send>>>;
 
-/// A running server; it ends when this is dropped.
+/// A running server; it has ended when this is dropped.
 pub struct Fake<Q> {
     pub endpoint: String,
     pub seen: Arc<Mutex<Vec<Q>>>,
     stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl<Q> Drop for Fake<Q> {
     fn drop(&mut self) {
         self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
 /// Serves on a runtime of its own until `stop`, and then is gone with all of its connections, as a killed process is.
-fn serve(router: Router, stop: CancellationToken) -> SocketAddr {
+fn serve(router: Router, stop: CancellationToken) -> (SocketAddr, JoinHandle<()>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
+    let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::from_std(listener).unwrap();
@@ -64,7 +69,7 @@ fn serve(router: Router, stop: CancellationToken) -> SocketAddr {
             }
         });
     });
-    address
+    (address, thread)
 }
 
 #[derive(Clone)]
@@ -92,8 +97,8 @@ pub async fn tablet_of(
     let script: Script<_, _> = Arc::new(Mutex::new(Box::new(script)));
     let service = FakeTablet { cluster: cluster.into(), seen: Arc::clone(&seen), script, frames };
     let server = tonic::transport::Server::builder().add_service(TabletServer::new(service));
-    let address = serve(server, stop.clone());
-    Fake { endpoint: address.to_string(), seen, stop }
+    let (address, thread) = serve(server, stop.clone());
+    Fake { endpoint: address.to_string(), seen, stop, thread: Some(thread) }
 }
 
 #[tonic::async_trait]
@@ -188,8 +193,8 @@ pub struct Meta {
 pub async fn nameserver(meta: Meta) -> Fake<()> {
     let stop = CancellationToken::new();
     let server = tonic::transport::Server::builder().add_service(NameserverServer::new(meta));
-    let address = serve(server, stop.clone());
-    Fake { endpoint: address.to_string(), seen: Arc::default(), stop }
+    let (address, thread) = serve(server, stop.clone());
+    Fake { endpoint: address.to_string(), seen: Arc::default(), stop, thread: Some(thread) }
 }
 
 macro_rules! not_here {
