@@ -48,6 +48,22 @@ pub fn outcome(status: Option<&pb::Status>) -> Result<(), Refusal> {
     }
 }
 
+/// Whether a call failed because the port refused the connection: certainly nothing of it was received.
+#[must_use]
+pub fn connection_refused(status: &tonic::Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// A member of an in-sync set: a replica and the run of its process that is meant (R8).
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,

@@ -265,23 +265,9 @@ impl Failed {
                 Self::Broken(text)
             }
             // The connection was refused: nothing was sent.
-            _ => Self::NoAnswer { sent: !refused(status), text },
+            _ => Self::NoAnswer { sent: !wire::connection_refused(status), text },
         }
     }
-}
-
-fn refused(status: &tonic::Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 fn peer(driver: &Driver, endpoint: &str) -> Result<Arc<Peer>, String> {

@@ -193,21 +193,7 @@ fn is_definite(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::PermissionDenied | Code::InvalidArgument | Code::FailedPrecondition
-    ) || refused(status)
-}
-
-fn refused(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    ) || wire::connection_refused(status)
 }
 
 fn proposal_bytes(proposal: &Proposal) -> usize {
