@@ -20,6 +20,7 @@ mod flags;
 mod import;
 mod invocation;
 mod ns;
+mod options;
 mod print;
 mod server;
 mod shell;

@@ -94,12 +94,13 @@ pub(super) const COMMANDS: &[Command] = &[
         "create table",
         &[
             "create table_meta_file_path",
-            "create table_name ttl partition_num replica_num [colname:coltype:index]",
+            "create table_name ttl partition_num replica_num [colname:coltype:index] [ack=all|leader] [sync=commit|interval:ms] [min_insync=n]",
         ],
         &[
             "create ./table_meta.txt",
             "create table1 144000 8 3",
             "create table2 latest:10 8 3 card:string:index mcc:string:index value:float",
+            "create table3 0 8 3 card:string:index sync=interval:100 min_insync=2",
         ],
         &[],
     ),

@@ -7,6 +7,7 @@ use stela_common::ids::TableId;
 use stela_common::table::{Column, ColumnType, Index, Options, Table, Ttl, TtlKind};
 
 use super::Session;
+use crate::options;
 use crate::print::Answer;
 use crate::shell::unsigned;
 
@@ -70,8 +71,11 @@ fn from_words(
     if replicas == 0 {
         return Err("replica_num should be large than zero".into());
     }
+    let (columns, words) =
+        columns.split_at(columns.iter().position(|w| options::is(w)).unwrap_or(columns.len()));
     let (columns, indexes) = read_columns(columns, ttl)?;
-    Ok(table(name, columns, indexes, partitions, replicas))
+    let options = options::read(words)?.over(Options::default());
+    Ok(Table { options, ..table(name, columns, indexes, partitions, replicas) })
 }
 
 /// `10`, `absolute:10`, `latest:3`, `absandlat:10:3`, `absorlat:10:3`, and OpenMLDB's own words for them.
@@ -132,6 +136,8 @@ fn read_columns(words: &[&str], ttl: Ttl) -> Result<(Vec<Column>, Vec<Index>), S
 
 #[cfg(test)]
 mod tests {
+    use stela_common::table::{Ack, Sync};
+
     use super::*;
 
     fn read(line: &str) -> Result<Table, String> {
@@ -155,6 +161,17 @@ mod tests {
         assert_eq!(table.columns[1].kind, ColumnType::BigInt);
         assert_eq!(table.indexes[1].ttl.to_string(), "60min||5");
         assert_eq!(read("t kLatestTime:3 1 1").unwrap().indexes[0].ttl.lat, 3);
+    }
+
+    #[test]
+    fn options_behind_the_columns() {
+        let table = read("t 0 8 3 a:int:index ack=leader sync=interval:50 min_insync=2").unwrap();
+        let wanted = Options { ack: Ack::Leader, sync: Sync::Interval(50), min_insync: 2 };
+        assert_eq!((table.options, table.columns.len()), (wanted, 1));
+        let plain = read("t 0 8 3 sync=commit").unwrap();
+        assert_eq!((plain.options, plain.has_schema()), (Options::default(), false));
+        // What comes behind an option is one, too.
+        assert!(read("t 0 8 3 ack=all a:int:index").unwrap_err().contains("a:int:index"));
     }
 
     #[test]
