@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::flags::{self, Flags, Parsed, Role};
-use crate::{USAGE, VERSION, demo, fail, import, ns, say, server, tablet};
+use crate::{USAGE, VERSION, admin, demo, fail, import, ns, say, server, tablet};
 
 #[derive(Parser)]
 #[command(
@@ -32,6 +32,25 @@ struct ImportLine {
     args: import::Args,
 }
 
+#[derive(Parser)]
+#[command(name = "stela table", version, about = "The options of a table", max_term_width = 100)]
+struct TableLine {
+    #[command(subcommand)]
+    command: admin::table::Command,
+}
+
+#[derive(Parser)]
+#[command(
+    name = "stela ops",
+    version,
+    about = "Decisions that only an operator takes",
+    max_term_width = 100
+)]
+struct OpsLine {
+    #[command(subcommand)]
+    command: admin::elect::Command,
+}
+
 /// Runs what `args` ask for (the first one is the program's name) and tells with which status the process ends.
 pub fn main_with(args: impl Iterator<Item = String>) -> ExitCode {
     let args: Vec<String> = args.skip(1).collect();
@@ -43,6 +62,8 @@ pub fn main_with(args: impl Iterator<Item = String>) -> ExitCode {
     match first.as_str() {
         "demo" => subcommand("demo", &args, |line: DemoLine| demo::run(line.args)),
         "import" => subcommand("import", &args, |line: ImportLine| import::run(line.args)),
+        "table" => subcommand("table", &args, |line: TableLine| admin::table::run(line.command)),
+        "ops" => subcommand("ops", &args, |line: OpsLine| admin::elect::run(line.command)),
         "help" => help(args.get(1).map(String::as_str)),
         word => match Role::parse(word).filter(|_| !word.starts_with('-')) {
             Some(role) => with_role(role, read(&args[1..]), USAGE),
@@ -128,7 +149,7 @@ fn version() -> ExitCode {
 fn help(about: Option<&str>) -> ExitCode {
     match about {
         None => say(&flags::overview()),
-        Some(word @ ("demo" | "import")) => {
+        Some(word @ ("demo" | "import" | "table" | "ops")) => {
             return main_with(["stela", word, "--help"].into_iter().map(Into::into));
         }
         Some(word) => match Role::parse(word) {

@@ -13,6 +13,7 @@
 //!   0 for whatever a command answers, unless `--strict-exit` is given.
 //! * A command makes an answer, a value; only `print` makes text of it.
 
+mod admin;
 mod demo;
 #[cfg(test)]
 mod fake;

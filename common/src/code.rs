@@ -92,6 +92,8 @@ codes! {
     InvalidParameter = 307, "invalid parameter";
     /// No such partition.
     PidNotFound = 308, "pid does not exist";
+    /// Nobody can take over.
+    NoAliveFollower = 310, "no alive follower";
     /// Fewer tablets than replicas.
     TooFewTablets = 314, "healthy endpoint num is less than replica num";
     /// A name is taken.

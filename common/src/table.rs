@@ -218,6 +218,8 @@ pub mod limits {
     pub const PARTITIONS: u32 = 65_536;
     /// A name of a database, table, column or index, in bytes.
     pub const NAME: usize = 255;
+    /// Of `sync=interval`, ms.
+    pub const SYNC_INTERVAL: u32 = 60_000;
 }
 
 impl Table {
@@ -270,6 +272,11 @@ impl Table {
         }
         if self.options.min_insync == 0 || self.options.min_insync > self.replica_num {
             return Err("min_insync must be between 1 and replica_num".into());
+        }
+        if let Sync::Interval(ms) = self.options.sync
+            && !(1..=limits::SYNC_INTERVAL).contains(&ms)
+        {
+            return Err(format!("sync=interval takes 1 to {} ms", limits::SYNC_INTERVAL));
         }
         for (at, column) in self.columns.iter().enumerate() {
             if !name_ok(&column.name) {

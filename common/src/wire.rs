@@ -94,8 +94,10 @@ pub struct View {
     pub in_sync: Vec<Member>,
     /// Where its replicas are, in placement order.
     pub replicas: Vec<TabletId>,
-    /// The epoch began with an unclean election (R16).
-    pub unclean: bool,
+    /// The last epoch that began with an unclean election (R16); 0: none.
+    pub last_unclean: Epoch,
+    /// How many did (R35).
+    pub uncleans: u64,
     /// The tablet that had surrendered before this epoch (R12).
     pub surrendered: Option<TabletId>,
     /// Replicas that an operator or `auto_failover` off holds back (R22).
@@ -129,7 +131,8 @@ impl From<&View> for pb::Partition {
             leader_incarnation: v.leader_incarnation.0,
             in_sync: v.in_sync.iter().map(Into::into).collect(),
             replicas: v.replicas.iter().map(|t| t.0).collect(),
-            unclean: v.unclean,
+            last_unclean: v.last_unclean.0,
+            uncleans: v.uncleans,
             surrendered: v.surrendered.map_or(0, |t| t.0),
             held: v.held.iter().map(|t| t.0).collect(),
         }
@@ -154,7 +157,8 @@ impl TryFrom<&pb::Partition> for View {
             leader_incarnation: Incarnation(p.leader_incarnation),
             in_sync: p.in_sync.iter().map(Into::into).collect(),
             replicas: p.replicas.iter().map(|t| TabletId(*t)).collect(),
-            unclean: p.unclean,
+            last_unclean: Epoch(p.last_unclean),
+            uncleans: p.uncleans,
             surrendered: (p.surrendered != 0).then_some(TabletId(p.surrendered)),
             held: p.held.iter().map(|t| TabletId(*t)).collect(),
         })

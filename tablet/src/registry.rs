@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stela_common::clock::Millis;
-use stela_common::ids::{Incarnation, PartitionKey, TableId, TabletId};
+use stela_common::ids::{Epoch, Incarnation, PartitionKey, TableId, TabletId};
 use stela_common::log::Position;
 use stela_common::table::Table;
 use stela_common::wire::{Malformed, View};
@@ -18,6 +18,9 @@ use crate::disk::Held;
 use crate::node::{Address, Dropping, Inner, Node, Work};
 use crate::start::load_partition;
 
+/// No order keeps a leader from admitting writes for longer, ms.
+const LONGEST_DRAIN: u64 = 10_000;
+
 /// What a nameserver told, checked.
 #[derive(Default)]
 pub struct Told {
@@ -27,6 +30,8 @@ pub struct Told {
     pub drops: Vec<(TableId, u64)>,
     /// Where tablets are.
     pub addresses: Vec<(TabletId, Address)>,
+    /// R12: what is to be surrendered, in which epoch, within so many ms.
+    pub drains: Vec<(PartitionKey, Epoch, u64)>,
 }
 
 impl TryFrom<&pb::HeartbeatDown> for Told {
@@ -47,6 +52,11 @@ impl TryFrom<&pb::HeartbeatDown> for Told {
                 Address { endpoint: t.endpoint.clone(), incarnation: Incarnation(t.incarnation) },
             )
         }));
+        told.drains.extend(
+            down.drains.iter().map(|d| {
+                (PartitionKey::new(d.tid, d.pid), Epoch(d.epoch), u64::from(d.deadline_ms))
+            }),
+        );
         Ok(told)
     }
 }
@@ -74,6 +84,10 @@ pub fn apply(node: &Arc<Node>, told: Told) -> std::io::Result<()> {
         }
         for (tid, created) in told.drops {
             drop_table(inner, work, tid, created);
+        }
+        for (key, epoch, ms) in told.drains {
+            let deadline = Millis::now().plus(ms.min(LONGEST_DRAIN));
+            node.step(inner, work, key, Input::Drain { epoch, deadline }, &[]);
         }
     });
     drop(files);

@@ -70,6 +70,7 @@ impl Inner {
                 quarantined,
                 last_epoch: p.epochs.epoch_at(last).0,
                 epoch_start: start,
+                surrendered: p.core.surrendered().unwrap_or_default().0,
             };
             if p.reported.as_ref() != Some(&report) {
                 p.reported = Some(report);

@@ -17,6 +17,8 @@ Commands:
   tablet       run a tablet                          (--role=tablet)
   ns-client    commands for a cluster                (--role=ns_client)
   client       commands for one tablet               (--role=client)
+  table        the options of a table: ack, sync, min_insync
+  ops          an unclean election, when nobody else is left
 
 Flags that every role has:
   --flagfile=PATH   read flags from a file: one per line, # begins a comment

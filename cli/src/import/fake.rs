@@ -169,6 +169,10 @@ impl Nameserver for Fake {
         use_db(ns::DbRequest) -> ns::WriteReply;
         create_table(ns::CreateTableRequest) -> ns::WriteReply;
         drop_table(ns::DropTableRequest) -> ns::WriteReply;
+        set_table(ns::SetTableRequest) -> ns::WriteReply;
+        change_leader(ns::ChangeLeaderRequest) -> ns::WriteReply;
+        candidates(ns::CandidatesRequest) -> ns::CandidatesReply;
+        elect(ns::ElectRequest) -> ns::WriteReply;
     }
 }
 

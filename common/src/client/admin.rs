@@ -10,7 +10,18 @@ use stela_proto::nameserver as pb;
 
 use super::Shared;
 use crate::code::Refusal;
-use crate::table::Table;
+use crate::table::{Ack, Sync, Table};
+
+/// Options of a table that are to change; those that are `None` stay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TableOptions {
+    /// Who must have a write before it is acknowledged.
+    pub ack: Option<Ack>,
+    /// When a write counts as stored.
+    pub sync: Option<Sync>,
+    /// Writes are refused while fewer replicas are in sync.
+    pub min_insync: Option<u32>,
+}
 
 /// The commands that go to the nameservers. Each is asked of the next nameserver when one does not answer, until the
 /// client's timeout; the replies are those of the wire, with a status that says yes.
@@ -73,6 +84,9 @@ impl Admin {
         conf_get(key: &str) -> ConfGetReply = conf_get(pb::ConfGetRequest { key: key.into() });
         /// The databases.
         show_db() -> ShowDbReply = show_db(pb::ShowDbRequest {});
+        /// What is known of each replica of a partition (R16).
+        candidates(db: &str, name: &str, pid: u32) -> CandidatesReply
+            = candidates(pb::CandidatesRequest { db: db.into(), name: name.into(), pid });
         /// Is there a database of that name?
         use_db(name: &str) -> WriteReply = use_db(pb::DbRequest { name: name.into(), request: None });
     }
@@ -88,6 +102,31 @@ impl Admin {
         /// Makes a table; its number and creation index are chosen by the cluster.
         create_table(table: &Table)
             = create_table(|request| pb::CreateTableRequest { table: Some(table.into()), request });
+        /// Changes options of a table.
+        set_table(db: &str, name: &str, options: TableOptions)
+            = set_table(|request| pb::SetTableRequest {
+                db: db.into(),
+                name: name.into(),
+                ack_leader: options.ack.map(|ack| ack == Ack::Leader),
+                sync_interval_ms: options.sync.map(|sync| match sync {
+                    Sync::Commit => 0,
+                    Sync::Interval(ms) => ms,
+                }),
+                min_insync: options.min_insync,
+                request,
+            });
+        /// Hands a partition's leadership over to that replica, or with an empty endpoint to whichever suits (R12). It is
+        /// decided when this returns; `showopstatus` tells when it is done.
+        change_leader(db: &str, name: &str, pid: u32, endpoint: &str)
+            = change_leader(|request| pb::ChangeLeaderRequest {
+                db: db.into(), name: name.into(), pid, endpoint: endpoint.into(), request,
+            });
+        /// Makes a replica the leader that may lack acknowledged writes (R16). `version` is that of the
+        /// [`candidates`](Self::candidates) that were looked at.
+        elect(db: &str, name: &str, pid: u32, endpoint: &str, version: u64)
+            = elect(|request| pb::ElectRequest {
+                db: db.into(), name: name.into(), pid, endpoint: endpoint.into(), version, request,
+            });
         /// Removes a table and its data.
         drop_table(db: &str, name: &str)
             = drop_table(|request| pb::DropTableRequest { db: db.into(), name: name.into(), request });

@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-pub use self::admin::Admin;
+pub use self::admin::{Admin, TableOptions};
 pub use self::error::{ConnectError, WriteError};
 pub use self::read::{Range, ReadFrom, Scanned};
 pub use self::table::{Row, TableHandle};

@@ -46,7 +46,15 @@ macro_rules! reply {
     };
 }
 
-reply!(ShowTabletReply, ShowTableReply, ShowOpStatusReply, ConfGetReply, ShowDbReply, WriteReply);
+reply!(
+    ShowTabletReply,
+    ShowTableReply,
+    ShowOpStatusReply,
+    ConfGetReply,
+    ShowDbReply,
+    CandidatesReply,
+    WriteReply
+);
 
 impl Reply for pb::ClusterReply {
     fn outcome(&self) -> Result<(), Refusal> {

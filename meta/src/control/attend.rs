@@ -16,7 +16,7 @@ use stela_common::clock::Millis;
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TableId, TabletId};
 use stela_common::wire;
-use stela_meta_state::plan::Report;
+use stela_meta_state::plan::{Drain, Report};
 use stela_proto::heartbeat as pb;
 use tokio::sync::mpsc;
 
@@ -30,6 +30,9 @@ const WAITING: usize = 64;
 pub const UNREAD: usize = 8;
 /// A tablet that does not read for so long loses its stream.
 const READS: Duration = Duration::from_secs(2);
+
+/// A leader that is to surrender has so long for it, ms (R12).
+const DRAIN: u32 = 1_000;
 
 /// Where the answers go.
 pub type Answers = mpsc::Sender<Result<pb::HeartbeatDown, tonic::Status>>;
@@ -112,6 +115,7 @@ impl Visit {
         let control = self.control.clone();
         let mut applied = control.group.store().watch();
         let mut reign = control.reign();
+        let mut orders = control.orders.subscribe();
         self.still(*reign.borrow_and_update())?;
         let mut reads = FuturesOrdered::new();
         let read = |up: &pb::HeartbeatUp| {
@@ -150,6 +154,13 @@ impl Visit {
                         self.send(answers, news, None).await?;
                     }
                 }
+                Ok(()) = orders.changed() => {
+                    orders.borrow_and_update();
+                    if !self.drains().is_empty() {
+                        let news = self.news();
+                        self.send(answers, news, None).await?;
+                    }
+                }
                 _ = reign.changed() => self.still(*reign.borrow_and_update())?,
                 () = answers.closed() => return Ok(()),
             }
@@ -179,6 +190,19 @@ impl Visit {
             soft.dropped(state, self.tablet, up.dropped.iter().map(|tid| TableId(*tid)));
             Ok(())
         })
+    }
+
+    /// R12: what this tablet is to surrender. It goes with every message as long as it is wanted.
+    fn drains(&self) -> Vec<pb::Drain> {
+        let soft = self.control.soft.lock();
+        let ours = soft.drains().iter().filter(|d| d.leader == self.tablet);
+        let order = |d: &Drain| pb::Drain {
+            tid: d.key.tid.0,
+            pid: d.key.pid.0,
+            epoch: d.epoch.0,
+            deadline_ms: DRAIN,
+        };
+        ours.map(order).collect()
     }
 
     fn news(&mut self) -> News {
@@ -215,6 +239,7 @@ impl Visit {
             lease_ms: u32::try_from(lease_ms).unwrap_or(u32::MAX),
             status: wire::ok(),
             hint: String::new(),
+            drains: self.drains(),
         };
         match tokio::time::timeout(READS, answers.send(Ok(down))).await {
             Ok(_) => Ok(()),
@@ -255,6 +280,7 @@ fn report(run: Incarnation, r: &pb::ReplicaReport) -> (PartitionKey, Report) {
         leading: r.leading,
         serving: r.serving,
         quarantined: r.quarantined,
+        surrendered: Epoch(r.surrendered),
         last_epoch: Epoch(r.last_epoch),
         offset: Offset(r.offset),
         commit: Offset(r.commit),

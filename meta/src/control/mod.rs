@@ -60,6 +60,8 @@ pub struct Control {
     reign: watch::Sender<Option<Reign>>,
     /// Told when there is something new for the planner.
     signs: watch::Sender<()>,
+    /// Told when there are orders for tablets.
+    orders: watch::Sender<()>,
     probes: Probes,
     streams: AtomicU64,
 }
@@ -75,6 +77,7 @@ impl Control {
             soft: Mutex::new(Soft::new(timing, Millis::now())),
             reign: watch::Sender::new(None),
             signs: watch::Sender::new(()),
+            orders: watch::Sender::new(()),
             probes: Probes::default(),
             streams: AtomicU64::new(0),
         });

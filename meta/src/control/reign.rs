@@ -135,7 +135,14 @@ fn matter(control: &Control, since: u64) -> bool {
 
 /// One pass. Nothing to do costs a look at the state and no round.
 async fn pass(control: &Arc<Control>) -> Result<(), Unsettled> {
-    if control.note(|soft, state| soft.plan(state, Millis::now())).is_empty() {
+    let (commands, orders) = control.note(|soft, state| {
+        let commands = soft.plan(state, Millis::now());
+        (commands, !soft.drains().is_empty())
+    });
+    if orders {
+        control.orders.send_replace(());
+    }
+    if commands.is_empty() {
         return Ok(());
     }
     if control.group.confirm().await.is_err() {
@@ -192,6 +199,9 @@ fn report(control: &Control, commands: &[Command], replies: &[Reply], index: u64
             }
             (Command::Elect(e), None) => {
                 tracing::info!(index, partition = %e.key, leader = control.endpoint_of(e.leader), "elected");
+            }
+            (Command::EndSwitch { key, why, .. }, None) => {
+                tracing::warn!(index, partition = %key, why, "a planned switch was given up");
             }
             _ => {}
         }

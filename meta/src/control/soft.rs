@@ -11,12 +11,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stela_common::clock::Millis;
-use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TableId, TabletId};
+use stela_common::ids::{Epoch, Incarnation, Offset, OpId, PartitionKey, TableId, TabletId};
 use stela_meta_state::command::Command;
-use stela_meta_state::plan::{self, Observed, Report, Seen};
+use stela_meta_state::plan::{self, Drain, Observed, Report, Seen};
 use stela_meta_state::state::State;
 
 use super::judge::{Judge, Timing};
+
+/// A planned switch is given up after this, ms (R12).
+const SWITCH: u64 = 10_000;
 
 /// What the nameserver that leads knows beside the state.
 #[derive(Debug)]
@@ -30,6 +33,9 @@ pub struct Soft {
     /// On what basis nothing was to be done.
     idle: Option<Basis>,
     barred: BTreeSet<TabletId>,
+    /// Planned switches that are wanted, and since when they are known here.
+    switches: BTreeMap<OpId, Millis>,
+    drains: Vec<Drain>,
     timing: Timing,
 }
 
@@ -51,6 +57,8 @@ impl Soft {
             revision: 0,
             idle: None,
             barred: BTreeSet::new(),
+            switches: BTreeMap::new(),
+            drains: Vec::new(),
             timing,
         }
     }
@@ -99,9 +107,30 @@ impl Soft {
             return Vec::new();
         }
         self.observed.tablets.clone_from(&basis.tablets);
+        self.watch_switches(state, now);
         let commands = plan::plan(state, &self.observed);
-        self.idle = commands.is_empty().then_some(basis);
+        self.drains = plan::drains(state, &self.observed);
+        // A switch that is wanted is a matter of time, too.
+        self.idle = (commands.is_empty() && self.switches.is_empty()).then_some(basis);
         commands
+    }
+
+    /// R12: which leaders are to surrender, as of the last plan.
+    #[must_use]
+    pub fn drains(&self) -> &[Drain] {
+        &self.drains
+    }
+
+    /// A switch has its time from when it is first seen here: a nameserver that takes over gives it all of it.
+    fn watch_switches(&mut self, state: &State, now: Millis) {
+        let wanted: BTreeSet<OpId> =
+            state.partitions.values().filter_map(|p| p.switch).map(|s| s.op).collect();
+        self.switches.retain(|op, _| wanted.contains(op));
+        for op in wanted {
+            self.switches.entry(op).or_insert(now);
+        }
+        let late = self.switches.iter().filter(|(_, since)| now.since(**since) > SWITCH);
+        self.observed.overdue = late.map(|(op, _)| *op).collect();
     }
 
     /// Bars whom these commands are directed against: those judged offline, and the leaders that are to be replaced.
@@ -143,8 +172,10 @@ impl Soft {
 }
 
 /// What of a report can make something to be done.
-fn decisive(report: Report) -> (Incarnation, Epoch, bool, bool, Option<Offset>) {
-    (report.incarnation, report.epoch, report.serving, report.quarantined, report.start)
+fn decisive(report: Report) -> (Incarnation, Epoch, [bool; 3], Epoch, Option<Offset>) {
+    let Report { incarnation, epoch, leading, serving, quarantined, surrendered, start, .. } =
+        report;
+    (incarnation, epoch, [leading, serving, quarantined], surrendered, start)
 }
 
 #[cfg(test)]
@@ -199,6 +230,10 @@ mod tests {
             history: vec![began],
             refused_shrink_at: 0,
             refused_shrink_epoch: 0.into(),
+            last_unclean: 0.into(),
+            uncleans: 0,
+            switch: None,
+            may_lose_tail: false,
         };
         State {
             tablets: [(TabletId(1), tablet(1)), (TabletId(2), tablet(2))].into(),
@@ -229,6 +264,7 @@ mod tests {
             incarnation,
             auto: true,
             surrendered: None,
+            unclean: None,
         };
         soft.bar(&state, &[Command::Elect(elect)]);
         assert_eq!(leases(&soft), [None, Some(2000)], "the leader that is to be replaced");
@@ -259,7 +295,12 @@ mod tests {
         let (mut state, mut soft) = (state(), soft());
         assert_eq!(soft.plan(&state, Millis(10)), []);
         assert!(soft.idle.is_some());
-        let report = Report { incarnation: Incarnation(1), epoch: Epoch(1), ..Report::default() };
+        let report = Report {
+            incarnation: Incarnation(1),
+            epoch: Epoch(1),
+            leading: true,
+            ..Report::default()
+        };
         soft.report(&state, TabletId(1), [(KEY, report)]);
         assert_eq!(soft.plan(&state, Millis(10)), []);
         let revision = soft.revision;

@@ -243,6 +243,7 @@ mod tests {
             incarnation: Incarnation(2),
             auto: true,
             surrendered: None,
+            unclean: None,
         };
         meta.apply(Command::Elect(elect));
         let news = meta.news(&mut told);

@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use stela_common::code::{Code, Refusal};
-use stela_proto::nameserver as pb;
 use stela_proto::nameserver::nameserver_client::NameserverClient;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
 /// Marks a forwarded request.
 const FORWARDED: &str = "stela-forwarded";
-/// The leader's own deadline for a read, and a little.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// The leader's own longest deadline, for an unclean election, and a little.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Rows of many tables.
 const REPLY: usize = 64 << 20;
 
@@ -29,13 +28,17 @@ impl Forward {
         request.metadata().contains_key(FORWARDED)
     }
 
-    /// Asks that nameserver for `showtable`.
-    pub(super) async fn show_table(
+    /// Asks that nameserver.
+    pub(super) async fn ask<T, R, A>(
         &self,
         to: &str,
-        request: pb::ShowTableRequest,
-    ) -> Result<pb::ShowTableReply, Refusal> {
-        let mut client = self.client(to)?;
+        request: T,
+        call: impl FnOnce(NameserverClient<Channel>, Request<T>) -> A,
+    ) -> Result<R, Refusal>
+    where
+        A: Future<Output = Result<tonic::Response<R>, tonic::Status>>,
+    {
+        let client = self.client(to)?;
         let mut request = Request::new(request);
         request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
         request.set_timeout(PATIENCE);
@@ -49,7 +52,7 @@ impl Forward {
                 ),
             )
         };
-        Ok(client.show_table(request).await.map_err(unreachable)?.into_inner())
+        Ok(call(client, request).await.map_err(unreachable)?.into_inner())
     }
 
     fn client(&self, to: &str) -> Result<NameserverClient<Channel>, Refusal> {

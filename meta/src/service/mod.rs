@@ -1,10 +1,11 @@
 //! What this nameserver answers on its port, beside the group's own calls.
 //!
-//! * `nameserver`: what clients ask; any nameserver answers. `show`: the rows of `showtable`; `forward`: asking the
+//! * `nameserver`: what clients ask; any nameserver answers. `manual`: what operators decide. `show`: the rows of `showtable`; `forward`: asking the
 //!   nameserver that has them.
 //! * `registry`: what tablets say to the one that controls.
 
 mod forward;
+mod manual;
 mod nameserver;
 mod registry;
 mod show;

@@ -17,11 +17,13 @@ use stela_meta_state::command::{Command, Reply, RequestId};
 use stela_meta_state::placement;
 use stela_meta_state::state::{OpStatus, State};
 use stela_proto::nameserver as pb;
+use stela_proto::nameserver::nameserver_client::NameserverClient;
 use stela_proto::nameserver::nameserver_server::Nameserver;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::forward::Forward;
-use super::show;
+use super::{manual, show};
 use crate::control::Control;
 use crate::group::Group;
 
@@ -41,44 +43,66 @@ impl Answers {
     }
 
     /// Looks at a state that shows everything acknowledged before.
-    async fn read<T>(&self, look: impl FnOnce(&State) -> T) -> Result<T, Refusal> {
+    pub(super) async fn read<T>(&self, look: impl FnOnce(&State) -> T) -> Result<T, Refusal> {
         self.group.linearizable().await?;
         Ok(self.group.store().read(look))
     }
 
-    async fn write(
+    pub(super) fn group(&self) -> &Group {
+        &self.group
+    }
+
+    pub(super) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    pub(super) async fn write(
         &self,
         command: Command,
         request: Option<pb::RequestId>,
-    ) -> Response<pb::WriteReply> {
+    ) -> pb::WriteReply {
         let request =
             request.filter(|r| r.client != 0).map(|r| RequestId { client: r.client, seq: r.seq });
         let outcome = self.group.propose(command, request).await.map_err(Refusal::from);
-        Response::new(written(outcome.and_then(|(reply, index)| match reply.refusal() {
+        written(outcome.and_then(|(reply, index)| match reply.refusal() {
             Some(refusal) => Err(refusal),
             None => Ok((reply, index)),
-        })))
+        }))
     }
 
     async fn tables(
         &self,
         request: Request<pb::ShowTableRequest>,
     ) -> Result<pb::ShowTableReply, Refusal> {
-        let forwarded = Forward::is_forwarded(&request);
-        let request = request.into_inner();
-        if let Some(leader) = self.elsewhere().await? {
-            return if forwarded {
-                Err(Code::NotLeader.into())
-            } else {
-                self.forward.show_table(&leader, request).await
-            };
-        }
+        let ask = |mut there: Peer, r| async move { there.show_table(r).await };
+        let request = match self.controller(request, ask).await? {
+            Asked::Here(request) => request,
+            Asked::There(reply) => return Ok(reply),
+        };
         self.group.linearizable().await?;
         Ok(self.control.look(|soft, state| pb::ShowTableReply {
             status: wire::ok(),
             tables: show::tables(soft, state, &request, Millis::now()),
             index: state.applied,
         }))
+    }
+
+    /// Lets the nameserver that controls answer, if it is another one: only it knows what tablets report.
+    async fn controller<T, R, A>(
+        &self,
+        request: Request<T>,
+        ask: impl FnOnce(Peer, Request<T>) -> A,
+    ) -> Result<Asked<T, R>, Refusal>
+    where
+        A: Future<Output = Result<Response<R>, Status>>,
+    {
+        let forwarded = Forward::is_forwarded(&request);
+        let request = request.into_inner();
+        match self.elsewhere().await? {
+            None => Ok(Asked::Here(request)),
+            Some(_) if forwarded => Err(Code::NotLeader.into()),
+            Some(leader) => Ok(Asked::There(self.forward.ask(&leader, request, ask).await?)),
+        }
     }
 
     /// The nameserver that has the soft state, if it is another one; waits until there is one at all.
@@ -93,7 +117,18 @@ impl Answers {
     }
 }
 
-fn written(outcome: Result<(Reply, u64), Refusal>) -> pb::WriteReply {
+/// Another nameserver.
+type Peer = NameserverClient<Channel>;
+
+/// Who answers a request.
+enum Asked<T, R> {
+    /// This nameserver.
+    Here(T),
+    /// Another one, and this is its answer.
+    There(R),
+}
+
+pub(super) fn written(outcome: Result<(Reply, u64), Refusal>) -> pb::WriteReply {
     match outcome {
         Ok((reply, index)) => {
             let tid = if let Reply::Created(tid) = reply { tid.0 } else { 0 };
@@ -215,7 +250,7 @@ impl Nameserver for Answers {
     ) -> Result<Response<pb::WriteReply>, Status> {
         let by = request.remote_addr().map(|a| a.to_string()).unwrap_or_default();
         let pb::ConfSetRequest { key, value, request } = request.into_inner();
-        Ok(self.write(Command::SetConfig { key, value, by }, request).await)
+        Ok(Response::new(self.write(Command::SetConfig { key, value, by }, request).await))
     }
 
     async fn show_db(
@@ -237,7 +272,7 @@ impl Nameserver for Answers {
         if INTERNAL.contains(&name.as_str()) {
             return Ok(Response::new(written(Err(Code::DatabaseExists.into()))));
         }
-        Ok(self.write(Command::CreateDatabase { name }, request).await)
+        Ok(Response::new(self.write(Command::CreateDatabase { name }, request).await))
     }
 
     async fn drop_db(
@@ -245,7 +280,7 @@ impl Nameserver for Answers {
         request: Request<pb::DbRequest>,
     ) -> Result<Response<pb::WriteReply>, Status> {
         let pb::DbRequest { name, request } = request.into_inner();
-        Ok(self.write(Command::DropDatabase { name }, request).await)
+        Ok(Response::new(self.write(Command::DropDatabase { name }, request).await))
     }
 
     async fn use_db(
@@ -283,7 +318,7 @@ impl Nameserver for Answers {
             Ok(placement) => placement,
             Err(refusal) => return Ok(Response::new(written(Err(refusal)))),
         };
-        Ok(self.write(Command::CreateTable { table, placement }, request).await)
+        Ok(Response::new(self.write(Command::CreateTable { table, placement }, request).await))
     }
 
     async fn drop_table(
@@ -291,6 +326,48 @@ impl Nameserver for Answers {
         request: Request<pb::DropTableRequest>,
     ) -> Result<Response<pb::WriteReply>, Status> {
         let pb::DropTableRequest { db, name, request } = request.into_inner();
-        Ok(self.write(Command::DropTable { db, name }, request).await)
+        Ok(Response::new(self.write(Command::DropTable { db, name }, request).await))
+    }
+
+    async fn set_table(
+        &self,
+        request: Request<pb::SetTableRequest>,
+    ) -> Result<Response<pb::WriteReply>, Status> {
+        let changed = self.change_options(request.into_inner()).await;
+        Ok(Response::new(manual::answered(changed)))
+    }
+
+    async fn change_leader(
+        &self,
+        request: Request<pb::ChangeLeaderRequest>,
+    ) -> Result<Response<pb::WriteReply>, Status> {
+        let changed = self.change_leader_of(request.into_inner()).await;
+        Ok(Response::new(manual::answered(changed)))
+    }
+
+    async fn candidates(
+        &self,
+        request: Request<pb::CandidatesRequest>,
+    ) -> Result<Response<pb::CandidatesReply>, Status> {
+        let ask = |mut there: Peer, r| async move { there.candidates(r).await };
+        let known = match self.controller(request, ask).await {
+            Ok(Asked::Here(request)) => self.candidates_of(&request).await,
+            Ok(Asked::There(reply)) => Ok(reply),
+            Err(refusal) => Err(refusal),
+        };
+        Ok(told(known, |r| &mut r.status))
+    }
+
+    async fn elect(
+        &self,
+        request: Request<pb::ElectRequest>,
+    ) -> Result<Response<pb::WriteReply>, Status> {
+        let ask = |mut there: Peer, r| async move { there.elect(r).await };
+        let elected = match self.controller(request, ask).await {
+            Ok(Asked::Here(request)) => self.elect_unclean(request).await,
+            Ok(Asked::There(reply)) => Ok(reply),
+            Err(refusal) => Err(refusal),
+        };
+        Ok(Response::new(manual::answered(elected)))
     }
 }

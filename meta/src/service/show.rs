@@ -167,6 +167,7 @@ mod tests {
             incarnation: Incarnation(2),
             auto: true,
             surrendered: None,
+            unclean: None,
         };
         apply(&mut state, Command::Elect(elect));
         let row = shown(&Soft::new(TIMING, Millis(0)), &state);

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use stela_common::ids::{PartitionKey, TabletId};
+use stela_common::table::Sync;
 
 use crate::state::{HISTORY, OPS, PAST, Partition, SESSIONS, State, Tablet};
 
@@ -28,7 +29,21 @@ macro_rules! holds {
 /// The first invariant that is broken.
 pub fn state(state: &State) -> Result<(), Broken> {
     catalog(state)?;
+    let mut switches = BTreeSet::new();
     for (key, partition) in &state.partitions {
+        if let Some(switch) = partition.switch {
+            let goes_on = state.ops.get(&switch.op).is_some_and(|op| !op.status.is_final());
+            holds!(
+                goes_on && switches.insert(switch.op),
+                "the switch of {key} is no op that goes on"
+            );
+        }
+        let interval =
+            state.tables.get(&key.tid).is_some_and(|t| matches!(t.options.sync, Sync::Interval(_)));
+        holds!(
+            partition.may_lose_tail || !interval,
+            "{key} may lose its tail and is not so marked"
+        );
         holds!(state.tables.contains_key(&key.tid), "partition {key} of no table");
         shape(*key, partition)?;
         members(state, *key, partition)?;
@@ -115,6 +130,13 @@ fn shape(key: PartitionKey, partition: &Partition) -> Result<(), Broken> {
             member.tablet
         );
     }
+    holds!(
+        partition.last_unclean <= partition.epoch
+            && (partition.last_unclean.0 == 0) == (partition.uncleans == 0),
+        "{key} counts {} unclean epochs, the last one {}",
+        partition.uncleans,
+        partition.last_unclean
+    );
     let led = partition.replica(partition.leader);
     holds!(led.is_none_or(|r| !r.was_leader), "the leader of {key} is shown as a former one");
     holds!(partition.epoch.0 != 0, "{key} has no epoch");
@@ -302,6 +324,11 @@ fn epochs(key: PartitionKey, was: &Partition, is: &Partition) -> Result<(), Brok
         "{key} changed within version {}",
         is.version
     );
+    holds!(
+        is.uncleans >= was.uncleans && is.last_unclean >= was.last_unclean,
+        "an unclean epoch of {key} was forgotten"
+    );
+    holds!(is.may_lose_tail || !was.may_lose_tail, "{key} is trusted more than it was (R14)");
     for old in &was.history {
         let kept = is.history.iter().find(|l| l.epoch == old.epoch);
         let same = kept.is_none_or(|new| {

@@ -7,7 +7,7 @@ use stela_common::code::{Code, Refusal};
 use stela_common::ids::{
     Epoch, Incarnation, NodeId, Offset, OpId, PartitionKey, TableId, TabletId, Version,
 };
-use stela_common::table::Table;
+use stela_common::table::{Ack, Sync, Table};
 use stela_common::wire::Member;
 
 use crate::state::OpStatus;
@@ -114,6 +114,35 @@ pub enum Command {
     },
     /// R13.
     Elect(Elect),
+    /// R12: the leader is to hand over; it is drained first, and the election follows its surrender.
+    Switch {
+        /// The partition.
+        key: PartitionKey,
+        /// Who is to lead; `None`: whoever suits.
+        target: Option<TabletId>,
+    },
+    /// A switch that took too long is given up: its op fails.
+    EndSwitch {
+        /// The partition.
+        key: PartitionKey,
+        /// The op of the switch that is meant.
+        op: OpId,
+        /// Why, for people.
+        why: String,
+    },
+    /// `stela table set`: other options for a table; those that are `None` stay.
+    SetTable {
+        /// Database.
+        db: String,
+        /// Name.
+        name: String,
+        /// Who must have a write.
+        ack: Option<Ack>,
+        /// When a write counts as stored.
+        sync: Option<Sync>,
+        /// How many replicas must be in sync.
+        min_insync: Option<u32>,
+    },
     /// R7, R8.
     ChangeInSync(ChangeInSync),
     /// The leader serves; for display (R10).
@@ -168,6 +197,9 @@ pub struct Elect {
     pub auto: bool,
     /// Who has surrendered (R12).
     pub surrendered: Option<TabletId>,
+    /// R16: an operator's decision for one who may lack acknowledged writes, with what he was shown, for the record.
+    #[serde(default)]
+    pub unclean: Option<String>,
 }
 
 /// R7, R8: a new in-sync set.

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TableId, TabletId};
+use stela_common::ids::{Epoch, Incarnation, Offset, OpId, PartitionKey, TableId, TabletId};
 
 use crate::command::{Command, Elect};
 use crate::rules::{Rules, Sound};
@@ -25,6 +25,8 @@ pub struct Observed {
     pub replicas: BTreeMap<(PartitionKey, TabletId), Report>,
     /// Tablets that say that nothing is left of a dropped table.
     pub dropped: BTreeSet<(TabletId, TableId)>,
+    /// Planned switches that have taken too long by the clock here.
+    pub overdue: BTreeSet<OpId>,
 }
 
 /// What is observed of one run of a tablet. Not alive and neither silent nor refused: it is not known yet.
@@ -53,6 +55,8 @@ pub struct Report {
     pub serving: bool,
     /// It cannot prove that its copy is whole: no candidate.
     pub quarantined: bool,
+    /// It led in that epoch and surrendered (R12); 0: no.
+    pub surrendered: Epoch,
     /// The epoch of its last entry.
     pub last_epoch: Epoch,
     /// The offset of its last entry.
@@ -80,12 +84,41 @@ pub fn plan(state: &State, observed: &Observed) -> Vec<Command> {
 pub fn plan_with<R: Rules>(state: &State, observed: &Observed) -> Vec<Command> {
     let mut pass = Pass::new(state, observed);
     pass.judge_tablets();
-    if state.auto_failover() {
-        pass.elect::<R>();
-    }
+    pass.elect::<R>();
+    pass.end_switches();
     pass.note_serving();
     pass.confirm_dropped();
     pass.commands
+}
+
+/// R12: that leader is to stop, let its tail commit, and surrender.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Drain {
+    /// The partition.
+    pub key: PartitionKey,
+    /// Who leads.
+    pub leader: TabletId,
+    /// In which epoch.
+    pub epoch: Epoch,
+}
+
+/// Whom to drain now, for the planned switches that are wanted: each leader of which a successor is ready. Level-triggered
+/// as commands are; an order that is given twice does no harm.
+#[must_use]
+pub fn drains(state: &State, observed: &Observed) -> Vec<Drain> {
+    let pass = Pass::new(state, observed);
+    let wanted = state.partitions.iter().filter_map(|(key, p)| Some((*key, p, p.switch?)));
+    let ready = wanted.filter(|(key, partition, switch)| {
+        let successors = partition.replicas.iter().map(|r| r.tablet).filter(|id| {
+            *id != partition.leader && switch.target.is_none_or(|target| target == *id)
+        });
+        let mut successors =
+            successors.filter_map(|id| pass.candidate::<Sound>(*key, partition, id));
+        pass.is_led(*key, partition) && successors.next().is_some()
+    });
+    ready
+        .map(|(key, partition, _)| Drain { key, leader: partition.leader, epoch: partition.epoch })
+        .collect()
 }
 
 /// One pass over the state.
@@ -140,7 +173,10 @@ impl<'a> Pass<'a> {
             *load.entry(partition.leader).or_default() += 1;
         }
         for (key, partition) in open {
-            if self.moves_with_this_batch(partition) {
+            // An election that an operator's switch asks for goes on with `auto_failover` off (R12, R21).
+            let surrendered = self.has_surrendered(*key, partition).then_some(partition.leader);
+            let auto = surrendered.is_none() && partition.switch.is_none();
+            if self.moves_with_this_batch(partition) || (auto && !self.state.auto_failover()) {
                 continue;
             }
             let Some((leader, incarnation)) = self.choose::<R>(*key, partition, &load) else {
@@ -152,9 +188,54 @@ impl<'a> Pass<'a> {
                 expected: partition.version,
                 leader,
                 incarnation,
-                auto: true,
-                surrendered: None,
+                auto,
+                surrendered,
+                unclean: None,
             }));
+        }
+    }
+
+    /// R12: its leader has stopped for good in this epoch.
+    fn has_surrendered(&self, key: PartitionKey, partition: &Partition) -> bool {
+        self.report(key, partition.leader).is_some_and(|r| {
+            r.incarnation == partition.leader_incarnation && r.surrendered == partition.epoch
+        })
+    }
+
+    /// Its leader acts in this epoch and does not lead: it was made anew from its log, without its process, and to lead
+    /// again it needs a new epoch (R1).
+    fn has_stopped(&self, key: PartitionKey, partition: &Partition) -> bool {
+        self.report(key, partition.leader).is_some_and(|r| {
+            r.incarnation == partition.leader_incarnation
+                && r.epoch == partition.epoch
+                && !r.leading
+        })
+    }
+
+    /// Switches that took too long are given up, but for those that only want the election.
+    fn end_switches(&mut self) {
+        for (key, partition) in &self.state.partitions {
+            let Some(switch) = partition.switch else { continue };
+            let elected =
+                self.commands.iter().any(|c| matches!(c, Command::Elect(e) if e.key == *key));
+            if self.observed.overdue.contains(&switch.op)
+                && !elected
+                && !self.has_surrendered(*key, partition)
+            {
+                let why = match switch.target {
+                    Some(_) => {
+                        "the candidate did not catch up, or the leader did not hand over, in time"
+                    }
+                    None => {
+                        "no replica was ready to lead, or the leader did not hand over, in time"
+                    }
+                };
+                self.commands.push(Command::EndSwitch {
+                    key: *key,
+                    op: switch.op,
+                    why: why.into(),
+                });
+            }
         }
     }
 
@@ -165,6 +246,8 @@ impl<'a> Pass<'a> {
         leader.is_some_and(|t| t.incarnation == partition.leader_incarnation)
             && self.healthy.contains(&partition.leader)
             && !self.is_quarantined(key, partition.leader)
+            && !self.has_surrendered(key, partition)
+            && !self.has_stopped(key, partition)
             && partition.refused_shrink_epoch != partition.epoch
     }
 
@@ -187,7 +270,13 @@ impl<'a> Pass<'a> {
         let rank = |(at, tablet, _): &(usize, TabletId, Incarnation)| {
             let log =
                 self.report(key, *tablet).map(|r| (r.last_epoch, r.offset)).unwrap_or_default();
-            (std::cmp::Reverse(log), load.get(tablet).copied().unwrap_or(0), *at)
+            // A switch's target, who is as good as any other (R13), or whoever did not lead.
+            let wanted = match partition.switch {
+                Some(switch) => switch.target.map_or(*tablet != partition.leader, |t| t == *tablet),
+                None => false,
+            };
+            let load = load.get(tablet).copied().unwrap_or(0);
+            (!wanted, std::cmp::Reverse(log), load, *at)
         };
         let candidates = partition.replicas.iter().enumerate().filter_map(|(at, replica)| {
             let incarnation = self.candidate::<R>(key, partition, replica.tablet)?;

@@ -92,6 +92,28 @@ pub struct Partition {
     /// 0 once a change of the set went through in it.
     #[serde(default)]
     pub refused_shrink_epoch: Epoch,
+    /// The last epoch that was recorded unclean (R16), beyond what the history still names. 0: none.
+    #[serde(default)]
+    pub last_unclean: Epoch,
+    /// How many epochs were (R35).
+    #[serde(default)]
+    pub uncleans: u64,
+    /// The leader is to hand over (R12).
+    #[serde(default)]
+    pub switch: Option<Switch>,
+    /// Its table was on `sync=interval` at some time. From then on a replica whose machine went down without a clean
+    /// stop is mistrusted (R14), whatever the option says now: what it acknowledged under the old one may be gone.
+    #[serde(default)]
+    pub may_lose_tail: bool,
+}
+
+/// A planned switch that is wanted (R12).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Switch {
+    /// Who is to lead; `None`: whoever suits.
+    pub target: Option<TabletId>,
+    /// The op that records it.
+    pub op: OpId,
 }
 
 /// A copy of a partition on a tablet.
@@ -372,7 +394,8 @@ impl Partition {
             leader_incarnation: self.leader_incarnation,
             in_sync: self.in_sync.clone(),
             replicas: self.replicas.iter().map(|r| r.tablet).collect(),
-            unclean: began.is_some_and(|l| l.unclean),
+            last_unclean: self.last_unclean,
+            uncleans: self.uncleans,
             surrendered: began.and_then(|l| l.surrendered),
             held: self.replicas.iter().filter(|r| r.held).map(|r| r.tablet).collect(),
         }

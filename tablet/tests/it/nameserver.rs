@@ -342,4 +342,8 @@ not_here! {
     use_db(DbRequest) -> WriteReply;
     create_table(CreateTableRequest) -> WriteReply;
     drop_table(DropTableRequest) -> WriteReply;
+    set_table(SetTableRequest) -> WriteReply;
+    change_leader(ChangeLeaderRequest) -> WriteReply;
+    candidates(CandidatesRequest) -> CandidatesReply;
+    elect(ElectRequest) -> WriteReply;
 }

@@ -133,6 +133,7 @@ impl Nameserver {
                 incarnation,
                 auto: false,
                 surrendered: (leader != partition.leader).then_some(partition.leader),
+                unclean: None,
             };
             self.propose(vec![Command::Elect(elect)], Origin::Other, 0, scene);
         }

@@ -233,6 +233,10 @@ not_here! {
     use_db(DbRequest) -> WriteReply;
     create_table(CreateTableRequest) -> WriteReply;
     drop_table(DropTableRequest) -> WriteReply;
+    set_table(SetTableRequest) -> WriteReply;
+    change_leader(ChangeLeaderRequest) -> WriteReply;
+    candidates(CandidatesRequest) -> CandidatesReply;
+    elect(ElectRequest) -> WriteReply;
 }
 
 /// Table "t" without a schema, each partition led by the tablet at that place of the list, in epoch 1.

@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, PartitionId, PartitionKey, TableId, TabletId, Version};
-use stela_common::table::{Table, limits};
+use stela_common::table::{Options, Sync, Table, limits};
 use stela_common::wire::Member;
 
 use super::{Outcome, Step};
 use crate::command::Reply;
 use crate::object::Key;
-use crate::state::{Leadership, Partition, Replica, Tombstone};
+use crate::state::{Leadership, OpStatus, Partition, Replica, Tombstone};
 
 impl Step<'_> {
     pub(super) fn create_database(&mut self, name: &str) -> Outcome {
@@ -77,9 +77,11 @@ impl Step<'_> {
         self.state.counters.table = number;
         self.state.tables.insert(tid, Table { tid, created_index: self.index, ..table.clone() });
         self.changed.insert(Key::Table(tid));
+        let may_lose_tail = matches!(table.options.sync, Sync::Interval(_));
         for (pid, (leader, in_sync)) in (0..table.partition_num).zip(sets) {
             let key = PartitionKey { tid, pid: PartitionId(pid) };
-            self.state.partitions.insert(key, first(leader, in_sync, self.version()));
+            let partition = first(leader, in_sync, self.version(), may_lose_tail);
+            self.state.partitions.insert(key, partition);
             self.changed.insert(Key::Partition(key));
         }
         Ok(Reply::Created(tid))
@@ -108,6 +110,33 @@ impl Step<'_> {
         Ok((leader, members))
     }
 
+    /// Changes a table's options. The tablets are told with the next news of each partition; which of two options holds
+    /// for a write that is under way meanwhile is open, and the weaker one is what was promised.
+    pub(super) fn set_table(
+        &mut self,
+        db: &str,
+        name: &str,
+        change: impl FnOnce(Options) -> Options,
+    ) -> Outcome {
+        let Some(table) = self.state.table(db, name) else {
+            return Err(Refusal::new(Code::TableNotFound, "table does not exist!"));
+        };
+        let table = Table { options: change(table.options), ..table.clone() };
+        table.check().map_err(|what| Refusal::new(Code::InvalidParameter, what))?;
+        let tid = table.tid;
+        let may_lose_tail = matches!(table.options.sync, Sync::Interval(_));
+        self.state.tables.insert(tid, table);
+        self.changed.insert(Key::Table(tid));
+        if may_lose_tail {
+            for (key, partition) in self.state.partitions.iter_mut().filter(|(k, _)| k.tid == tid) {
+                if !std::mem::replace(&mut partition.may_lose_tail, true) {
+                    self.changed.insert(Key::Partition(*key));
+                }
+            }
+        }
+        Ok(Reply::Done)
+    }
+
     pub(super) fn drop_table(&mut self, db: &str, name: &str) -> Outcome {
         let Some(table) = self.state.table(db, name) else {
             return Err(Refusal::new(Code::TableNotFound, "table does not exist!"));
@@ -119,6 +148,9 @@ impl Step<'_> {
         for key in keys {
             if let Some(partition) = self.state.partitions.remove(&key) {
                 waiting.extend(partition.replicas.iter().map(|r| r.tablet));
+                if let Some(switch) = partition.switch {
+                    self.finish(switch.op, OpStatus::Failed, "the table was dropped");
+                }
             }
             self.changed.insert(Key::Partition(key));
         }
@@ -152,7 +184,7 @@ impl Step<'_> {
 }
 
 /// A partition as it begins: the first of its row leads, all are in sync with nothing.
-fn first(leader: Member, in_sync: Vec<Member>, version: Version) -> Partition {
+fn first(leader: Member, in_sync: Vec<Member>, version: Version, may_lose_tail: bool) -> Partition {
     let epoch = Epoch(1);
     let replicas = in_sync
         .iter()
@@ -170,5 +202,9 @@ fn first(leader: Member, in_sync: Vec<Member>, version: Version) -> Partition {
         history: vec![began],
         refused_shrink_at: 0,
         refused_shrink_epoch: Epoch(0),
+        last_unclean: Epoch(0),
+        uncleans: 0,
+        switch: None,
+        may_lose_tail,
     }
 }

@@ -1,7 +1,8 @@
 //! R13: a new epoch and who leads in it. The only writer of epochs after a partition's first.
 //!
 //! Invariants: the leader comes out of the in-sync set, as the run that is registered, trusted, healthy and not held;
-//! the set loses its untrusted and offline members and is never empty; an epoch has one leader for ever.
+//! the set loses its untrusted and offline members and is never empty; an epoch has one leader for ever. But for an
+//! unclean election (R16): an operator's, recorded as such, after which the set is the leader alone.
 
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, Offset, PartitionKey, TabletId};
@@ -19,14 +20,14 @@ impl Step<'_> {
         let partition = self.partition(elect.key)?;
         let (mut in_sync, left): (Vec<Member>, Vec<Member>) =
             partition.in_sync.iter().partition(|m| !m.untrusted && self.state.is_healthy(m.tablet));
-        if R::ELECT_OUTSIDE && in_sync.iter().all(|m| m.tablet != elect.leader) {
-            in_sync.push(Member {
-                tablet: elect.leader,
-                incarnation: elect.incarnation,
-                untrusted: false,
-            });
+        let elected =
+            Member { tablet: elect.leader, incarnation: elect.incarnation, untrusted: false };
+        if elect.unclean.is_some() {
+            in_sync = vec![elected];
+        } else if R::ELECT_OUTSIDE && in_sync.iter().all(|m| m.tablet != elect.leader) {
+            in_sync.push(elected);
         }
-        let before = partition.leader;
+        let (before, switch) = (partition.leader, partition.switch);
         let offline: Vec<TabletId> = left
             .iter()
             .map(|m| m.tablet)
@@ -40,11 +41,18 @@ impl Step<'_> {
             partition.leader_incarnation = elect.incarnation;
             partition.in_sync = in_sync;
             partition.version = version;
+            partition.switch = None;
+            let unclean = elect.unclean.is_some();
+            if unclean {
+                partition.last_unclean = partition.epoch;
+                partition.uncleans += 1;
+                release(partition, elect.leader);
+            }
             note_former_leader(partition, before);
             partition.history.push(Leadership {
                 epoch: partition.epoch,
                 leader: elect.leader,
-                unclean: false,
+                unclean,
                 surrendered: elect.surrendered,
                 start: None,
             });
@@ -52,7 +60,16 @@ impl Step<'_> {
             partition.history.drain(..old);
             self.changed.insert(Key::Partition(elect.key));
         }
-        self.record(OpKind::ChangeLeader, elect.key, elect.leader, elect.auto);
+        match (switch, &elect.unclean) {
+            (Some(switch), _) => self.fulfil(switch, elect.leader),
+            (None, Some(shown)) => {
+                let word = format!("unclean: {shown}");
+                self.record_as(OpKind::ChangeLeader, elect.key, elect.leader, elect.auto, &word);
+            }
+            (None, None) => {
+                self.record(OpKind::ChangeLeader, elect.key, elect.leader, elect.auto);
+            }
+        }
         for tablet in offline {
             self.record(OpKind::OfflineReplica, elect.key, tablet, elect.auto);
         }
@@ -81,6 +98,9 @@ impl Step<'_> {
         if R::ELECT_OUTSIDE {
             return Ok(());
         }
+        if elect.unclean.is_some() {
+            return self.may_elect_unclean(partition, elect);
+        }
         let refused = |why| Err(Refusal::new(Code::InvalidParameter, why));
         match partition.member(elect.leader) {
             None => refused("candidate is not in sync"),
@@ -89,6 +109,30 @@ impl Step<'_> {
             }
             Some(_) if partition.is_held(elect.leader) => refused("candidate is held"),
             Some(_) => Ok(()),
+        }
+    }
+
+    /// R16: only where nobody leads and nobody can be elected without loss.
+    fn may_elect_unclean(&self, partition: &Partition, elect: &Elect) -> Result<(), Refusal> {
+        let refused = |why: String| Err(Refusal::new(Code::InvalidParameter, why));
+        if elect.auto {
+            return refused("an unclean election is an operator's".into());
+        }
+        let of = |id: TabletId| {
+            self.state.tablets.get(&id).map_or_else(String::new, |t| t.endpoint.clone())
+        };
+        let leads = self
+            .state
+            .tablets
+            .get(&partition.leader)
+            .is_some_and(|t| t.healthy && t.incarnation == partition.leader_incarnation);
+        if leads {
+            return refused(format!("{} leads: use changeleader", of(partition.leader)));
+        }
+        let clean = partition.in_sync.iter().map(|m| m.tablet);
+        match clean.into_iter().find(|id| self.state.is_electable(partition, *id)) {
+            Some(id) => refused(format!("{} can lead without any loss: use changeleader", of(id))),
+            None => Ok(()),
         }
     }
 
@@ -112,6 +156,11 @@ impl Step<'_> {
             }
         }
     }
+}
+
+/// An operator has chosen this replica: it is held no longer (R22).
+fn release(partition: &mut Partition, chosen: TabletId) {
+    partition.replicas.iter_mut().filter(|r| r.tablet == chosen).for_each(|r| r.held = false);
 }
 
 /// Marks the replica that led before if it is out of the new set or held, and clears the mark of the one that leads.

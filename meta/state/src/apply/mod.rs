@@ -13,10 +13,12 @@ mod in_sync;
 mod ops;
 mod register;
 mod session;
+mod switch;
 mod tablet;
 
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{PartitionKey, TabletId, Version};
+use stela_common::table::Options;
 
 pub use self::in_sync::{REFUSAL_HOLDS, REFUSED_ONCE_IN};
 use crate::command::{Batch, Command, Reply};
@@ -106,6 +108,15 @@ impl Step<'_> {
             }
             Command::Online { tablet, incarnation } => self.online(*tablet, *incarnation),
             Command::Elect(it) => self.elect::<R>(it),
+            Command::Switch { key, target } => self.switch(*key, *target),
+            Command::EndSwitch { key, op, why } => self.end_switch(*key, *op, why),
+            Command::SetTable { db, name, ack, sync, min_insync } => {
+                self.set_table(db, name, |options| Options {
+                    ack: ack.unwrap_or(options.ack),
+                    sync: sync.unwrap_or(options.sync),
+                    min_insync: min_insync.unwrap_or(options.min_insync),
+                })
+            }
             Command::ChangeInSync(it) => self.change_in_sync::<R>(it),
             Command::Started { key, epoch, start } => self.started(*key, *epoch, *start),
             Command::UpdateOp { op, status, task } => self.update_op(*op, *status, task),

@@ -14,6 +14,31 @@ use crate::state::{OPS, Op, OpKind, OpStatus};
 impl Step<'_> {
     /// Records what this very command did: begun and ended at once.
     pub(super) fn record(&mut self, kind: OpKind, key: PartitionKey, tablet: TabletId, auto: bool) {
+        self.record_as(kind, key, tablet, auto, "");
+    }
+
+    /// The same, with a word about it.
+    pub(super) fn record_as(
+        &mut self,
+        kind: OpKind,
+        key: PartitionKey,
+        tablet: TabletId,
+        auto: bool,
+        word: &str,
+    ) {
+        let op = self.begin(kind, key, tablet, auto, word);
+        self.finish(op, OpStatus::Done, word);
+    }
+
+    /// An op that goes on.
+    pub(super) fn begin(
+        &mut self,
+        kind: OpKind,
+        key: PartitionKey,
+        tablet: TabletId,
+        auto: bool,
+        task: &str,
+    ) -> OpId {
         let table = self.state.tables.get(&key.tid);
         let (db, name) = table.map(|t| (t.db.clone(), t.name.clone())).unwrap_or_default();
         let at = self.now / 1000;
@@ -25,16 +50,29 @@ impl Step<'_> {
             name,
             key,
             tablet,
-            status: OpStatus::Done,
+            status: OpStatus::Doing,
             auto,
-            task: String::new(),
+            task: task.to_owned(),
             start: at,
-            end: at,
+            end: 0,
             version: self.version(),
         };
         self.state.ops.insert(id, op);
         self.changed.insert(Key::Op(id));
         self.forget_ops();
+        id
+    }
+
+    /// An op that goes on has ended.
+    pub(super) fn finish(&mut self, id: OpId, status: OpStatus, word: &str) {
+        let (version, at) = (self.version(), self.now / 1000);
+        if let Some(op) = self.state.ops.get_mut(&id) {
+            op.status = status;
+            word.clone_into(&mut op.task);
+            op.end = at.max(op.start).max(1);
+            op.version = version;
+            self.changed.insert(Key::Op(id));
+        }
     }
 
     fn forget_ops(&mut self) {

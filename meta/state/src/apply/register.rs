@@ -6,7 +6,7 @@
 
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Incarnation, PartitionKey, TabletId};
-use stela_common::table::{Sync, limits};
+use stela_common::table::limits;
 
 use super::{Outcome, Step, stale};
 use crate::command::{Register, Reply};
@@ -92,14 +92,9 @@ impl Step<'_> {
             };
             replica.held |= hold;
             if let Some(member) = partition.in_sync.iter_mut().find(|m| m.tablet == id) {
-                let may_lose_tail = self
-                    .state
-                    .tables
-                    .get(&key.tid)
-                    .is_none_or(|t| matches!(t.options.sync, Sync::Interval(_)));
                 let trusted = !member.untrusted
                     && proof.same_disk
-                    && (proof.no_tail_lost || !may_lose_tail)
+                    && (proof.no_tail_lost || !partition.may_lose_tail)
                     && !proof.damaged.contains(key);
                 if trusted || R::TRUST_ALL {
                     member.incarnation = own;

@@ -6,6 +6,7 @@ mod in_sync;
 mod planning;
 mod random;
 mod registration;
+mod switching;
 
 use stela_common::code::Code;
 use stela_common::ids::{Incarnation, PartitionKey, TableId, TabletId, Version};
@@ -168,6 +169,7 @@ impl World {
             incarnation: self.incarnation(leader),
             auto: true,
             surrendered: None,
+            unclean: None,
         }
     }
 

@@ -266,7 +266,7 @@ fn where_an_epoch_began_is_recorded_once_its_leader_serves() {
     let mut o = all_alive(&w);
     report(&w, &mut o, key, a, 0, 0);
     let it = o.replicas.get_mut(&(key, a)).unwrap();
-    (it.epoch, it.start) = (Epoch(1), Some(Offset(0)));
+    (it.epoch, it.leading, it.start) = (Epoch(1), true, Some(Offset(0)));
     assert_eq!(plan(&w.state, &o), []);
     o.replicas.get_mut(&(key, a)).unwrap().serving = true;
     assert_eq!(

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use stela_common::ids::{
     Epoch, Incarnation, Offset, OpId, PartitionKey, TableId, TabletId, Version,
 };
+use stela_common::table::{Ack, Sync};
 use stela_common::wire::Member;
 
 use super::planning::all_alive;
@@ -26,7 +27,7 @@ struct Outline {
 }
 
 fn outline() -> impl Strategy<Value = Outline> {
-    (0u8..24, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>(), 0u16..1500).prop_map(
+    (0u8..28, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>(), 0u16..1500).prop_map(
         |(kind, at, who, twist, client, later)| Outline { kind, at, who, twist, client, later },
     )
 }
@@ -87,6 +88,32 @@ impl Outline {
                 let op = OpId(1 + u64::from(self.at) % w.state.counters.op.max(1));
                 Command::UpdateOp { op, status: OpStatus::Doing, task: String::new() }
             }
+            23 => {
+                let key = pick(&keys, self.at)?;
+                let replicas: Vec<TabletId> = w.of(key).replicas.iter().map(|r| r.tablet).collect();
+                Command::Switch { key, target: pick(&replicas, self.who).filter(|_| !odd) }
+            }
+            24 => {
+                let key = pick(&keys, self.at)?;
+                let op = w.of(key).switch.map_or(OpId(1), |s| s.op);
+                Command::EndSwitch { key, op, why: "late".into() }
+            }
+            25 => {
+                let key = pick(&keys, self.at)?;
+                let leader = pick(&tablets, self.who)?;
+                Command::Elect(Elect {
+                    auto: odd,
+                    unclean: Some("shown".into()),
+                    ..w.elect(key, leader)
+                })
+            }
+            26 => Command::SetTable {
+                db: "db".into(),
+                name: format!("t{}", self.twist % 4),
+                ack: odd.then_some(Ack::Leader),
+                sync: (self.at.is_multiple_of(2)).then_some(Sync::Interval(u32::from(self.at))),
+                min_insync: Some(u32::from(self.who % 4)),
+            },
             _ => Command::TakeOver { node: u64::from(self.at).into() },
         })
     }

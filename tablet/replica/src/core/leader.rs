@@ -239,7 +239,9 @@ impl Leader {
         follower.untrusted |= offset < follower.floor;
         link.joining = Some(Joining { nonce, acked: None });
         let (conn, epoch) = (link.conn, base.log.epoch());
-        let unclean = base.view.as_ref().is_some_and(|v| v.unclean);
+        // R16: an unclean epoch since its last entry may take back what it knows as committed.
+        let known = history.last().map_or(Epoch(0), |(epoch, _)| epoch);
+        let unclean = base.view.as_ref().is_some_and(|v| v.last_unclean > known);
         out.push(Output::SendFollower(
             conn,
             ToFollower::CommonPoint { epoch, nonce, offset, unclean },

@@ -289,6 +289,13 @@ impl<V: Variant> Replica<V> {
         matches!(&self.role, Role::Leader(leader) if leader.serving())
     }
 
+    /// The epoch in which it has surrendered (R12), as long as it acts in none above.
+    #[must_use]
+    pub fn surrendered(&self) -> Option<Epoch> {
+        matches!(&self.role, Role::Leader(leader) if leader.surrendered())
+            .then(|| self.base.log.epoch())
+    }
+
     /// Does it need no ticks until something else happens?
     #[must_use]
     pub fn idle(&self) -> bool {

@@ -58,7 +58,8 @@ fn view(version: u64, epoch: u64, leader: u32, in_sync: &[u32]) -> View {
         leader_incarnation: run(leader),
         in_sync: members(in_sync),
         replicas: vec![TabletId(1), TabletId(2), TabletId(3)],
-        unclean: false,
+        last_unclean: Epoch(0),
+        uncleans: 0,
         surrendered: None,
         held: Vec::new(),
     }
