@@ -8,8 +8,10 @@ use crate::error::StartError;
 /// The settings of a nameserver process.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `ip:port`: where it listens, and its name in the group.
+    /// `ip:port`: where it is reached, and its name in the group.
     pub endpoint: String,
+    /// `ip:port`: where it listens, if that is another address (behind a proxy, in a container).
+    pub listen: Option<String>,
     /// The nameservers of the cluster, itself among them, in any order.
     pub nameservers: Vec<String>,
     /// Its directory.
@@ -59,11 +61,18 @@ impl Default for RaftConfig {
 }
 
 impl Config {
+    /// The address to listen on.
+    #[must_use]
+    pub fn listen(&self) -> &str {
+        self.listen.as_deref().unwrap_or(&self.endpoint)
+    }
+
     /// The defaults around what every nameserver must be told.
     #[must_use]
     pub fn new(endpoint: String, nameservers: Vec<String>, dir: PathBuf, cluster: String) -> Self {
         Self {
             endpoint,
+            listen: None,
             nameservers,
             dir,
             cluster,

@@ -69,8 +69,8 @@ pub async fn run_with(
     config.check()?;
     check_directory(&config)?;
     founding::check_cluster(&config).await?;
-    let listen = |source| StartError::Listen { endpoint: config.endpoint.clone(), source };
-    let listener = TcpListener::bind(&config.endpoint).await.map_err(listen)?;
+    let listen = |source| StartError::Listen { endpoint: config.listen().to_owned(), source };
+    let listener = TcpListener::bind(config.listen()).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let lock = Arc::new(fs::lock_dir(&config.dir)?);
 
@@ -218,7 +218,7 @@ fn listen_error(config: &Config, ended: Result<(), tonic::transport::Error>) -> 
         Ok(()) => io::Error::other("the server has ended"),
         Err(e) => io::Error::other(e),
     };
-    StartError::Listen { endpoint: config.endpoint.clone(), source }
+    StartError::Listen { endpoint: config.listen().to_owned(), source }
 }
 
 async fn sync_failed(failed: &mut Failed) -> io::Error {

@@ -8,8 +8,10 @@ use stela_replica::message::Timing;
 /// The settings of a tablet process.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `ip:port`: where it listens, and its name in the cluster.
+    /// `ip:port`: where it is reached, and its name in the cluster.
     pub endpoint: String,
+    /// `ip:port`: where it listens, if that is another address (behind a proxy, in a container).
+    pub listen: Option<String>,
     /// The nameservers' endpoints.
     pub nameservers: Vec<String>,
     /// Its directory.
@@ -29,11 +31,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// The address to listen on.
+    #[must_use]
+    pub fn listen(&self) -> &str {
+        self.listen.as_deref().unwrap_or(&self.endpoint)
+    }
+
     /// The defaults around what every tablet must be told.
     #[must_use]
     pub fn new(endpoint: String, nameservers: Vec<String>, dir: PathBuf, cluster: String) -> Self {
         Self {
             endpoint,
+            listen: None,
             nameservers,
             dir,
             cluster,

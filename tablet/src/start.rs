@@ -40,7 +40,7 @@ use crate::write::{self, Inbox};
 pub enum StartError {
     /// The address is not one, or is not this machine's.
     #[error(
-        "cannot listen on {endpoint}: {source}; give --endpoint an address of this machine with a free port (ss -ltnp shows who has it)"
+        "cannot listen on {endpoint}: {source}; give --endpoint (or --listen) an address of this machine with a free port (ss -ltnp shows who has it)"
     )]
     Listen {
         /// Where.
@@ -118,9 +118,9 @@ pub async fn run_on(
     stop: CancellationToken,
     ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), StartError> {
-    let listen = |source| StartError::Listen { endpoint: config.endpoint.clone(), source };
+    let listen = |source| StartError::Listen { endpoint: config.listen().to_owned(), source };
     let address: SocketAddr = config
-        .endpoint
+        .listen()
         .parse()
         .map_err(|_| listen(io::Error::new(io::ErrorKind::InvalidInput, "not an ip:port")))?;
     let listener = TcpListener::bind(address).await.map_err(listen)?;

@@ -1,9 +1,11 @@
 //! A cluster of real processes on loopback.
 //!
 //! Each cluster has an address of its own in 127.0.0.0/8, so that fixed ports never collide. The servers are this very
-//! binary, started again as `stela`; each one's output goes to a file beside its directory. Whatever is still running
-//! when the cluster is dropped is killed, by its own id.
+//! binary, started again as `stela`; each one's output goes to a file beside its directory. Where a drill works on the
+//! links between them, each is known by the address of a proxy ([`Net`]). Whatever is still running when the cluster is
+//! dropped is killed, by its own id.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +14,13 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use stela_common::client::{Client, Options};
 use stela_common::fs;
+use stela_proto::tablet::tablet_client::TabletClient;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::net::Net;
+
+/// A server behind a proxy listens at a port that is so much higher.
+const BEHIND: usize = 20_000;
 
 /// The word that makes this binary run as `stela`.
 pub const AS_STELA: &str = "as-stela";
@@ -38,18 +47,52 @@ impl Role {
 pub struct Server {
     /// Which.
     pub role: Role,
-    /// Where.
+    /// Where it is reached.
     pub endpoint: String,
-    dir: PathBuf,
+    /// Flags and environment of its next start, beside those that every server gets.
+    pub extra: Extra,
+    /// Its directory.
+    pub dir: PathBuf,
+    listen: String,
     output: PathBuf,
     child: Option<Child>,
     ready_lines: usize,
+}
+
+/// What a server is started with beside what it needs.
+#[derive(Clone, Default, Debug)]
+pub struct Extra {
+    /// `--name=value`
+    pub flags: Vec<String>,
+    /// Names and values.
+    pub environment: Vec<(String, String)>,
+}
+
+/// What a cluster is to be.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// How many nameservers.
+    pub nameservers: usize,
+    /// How many tablets.
+    pub tablets: usize,
+    /// Every link goes through a proxy.
+    pub links: bool,
+    /// Of every tablet.
+    pub tablet: Extra,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { nameservers: 3, tablets: 3, links: false, tablet: Extra::default() }
+    }
 }
 
 /// Servers that belong together.
 pub struct Cluster {
     root: tempfile::TempDir,
     nameservers: String,
+    net: Option<Net>,
+    ip: [u8; 3],
     /// All of them, nameservers first.
     pub servers: Vec<Server>,
 }
@@ -59,32 +102,43 @@ impl Cluster {
     ///
     /// # Errors
     /// A server did not become ready in time: its output is shown.
-    pub async fn start(nameservers: usize, tablets: usize) -> Result<Self> {
+    pub async fn start(setup: &Setup) -> Result<Self> {
         let root = tempfile::Builder::new().prefix("stela-drill-").tempdir()?;
         let [a, b, c]: [u8; 3] = rand::random();
-        let ip = format!("127.{}.{}.{}", a.clamp(1, 254), b, c.clamp(1, 254));
+        let (a, c) = (a.clamp(1, 254), c.clamp(1, 250));
+        let ip = format!("127.{a}.{b}.{c}");
         let place = |role: Role, n: usize| {
             let port = if role == Role::Nameserver { 6527 } else { 9527 } + n;
             let name = format!("{}{n}", role.word());
+            let extra = if role == Role::Tablet { setup.tablet.clone() } else { Extra::default() };
             Server {
                 role,
                 endpoint: format!("{ip}:{port}"),
+                extra,
+                listen: format!("{ip}:{}", if setup.links { port + BEHIND } else { port }),
                 dir: root.path().join(&name),
                 output: root.path().join(format!("{name}.log")),
                 child: None,
                 ready_lines: 0,
             }
         };
-        let servers: Vec<Server> = (0..nameservers)
+        let servers: Vec<Server> = (0..setup.nameservers)
             .map(|n| place(Role::Nameserver, n))
-            .chain((0..tablets).map(|n| place(Role::Tablet, n)))
+            .chain((0..setup.tablets).map(|n| place(Role::Tablet, n)))
             .collect();
         let list: Vec<_> = servers
             .iter()
             .filter(|s| s.role == Role::Nameserver)
             .map(|s| s.endpoint.clone())
             .collect();
-        let mut cluster = Self { nameservers: list.join(","), servers, root };
+        let net = if setup.links { Some(Net::start()?) } else { None };
+        if let Some(net) = &net {
+            for (at, server) in servers.iter().enumerate() {
+                net.place(at, server.endpoint.parse()?, server.listen.parse()?);
+            }
+        }
+        let nameservers = list.join(",");
+        let mut cluster = Self { nameservers, net, ip: [a, b, c], servers, root };
         cluster.launch_all().await?;
         Ok(cluster)
     }
@@ -100,13 +154,45 @@ impl Cluster {
     /// # Errors
     /// No nameserver answers.
     pub async fn client(&self) -> Result<Client> {
+        self.client_of(0, Duration::from_secs(30)).await
+    }
+
+    /// A client of a group: where there are links, they know it by where it comes from. `timeout`: of its requests.
+    ///
+    /// # Errors
+    /// No nameserver answers.
+    pub async fn client_of(&self, group: u8, timeout: Duration) -> Result<Client> {
         let nameservers = self.nameservers.split(',').map(Into::into).collect();
-        Ok(Client::connect(Options {
-            nameservers,
-            cluster: None,
-            timeout: Duration::from_secs(30),
-        })
-        .await?)
+        let [a, b, c] = self.ip;
+        let source = IpAddr::from([127, a, b, c + 1 + group]);
+        if let Some(net) = &self.net {
+            net.clients(source, group);
+        }
+        let options = Options {
+            timeout,
+            source: self.net.is_some().then_some(source),
+            ..Options::new(nameservers)
+        };
+        Ok(Client::connect(options).await?)
+    }
+
+    /// A tablet, asked directly by a client of that group.
+    ///
+    /// # Errors
+    /// Its endpoint is none.
+    pub fn tablet_at(&self, at: usize, group: u8) -> Result<TabletClient<Channel>> {
+        let [a, b, c] = self.ip;
+        let source = self.net.as_ref().map(|_| IpAddr::from([127, a, b, c + 1 + group]));
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.servers[at].endpoint))?;
+        Ok(TabletClient::new(endpoint.local_address(source).connect_lazy()))
+    }
+
+    /// The links.
+    ///
+    /// # Errors
+    /// The cluster was set up without.
+    pub fn net(&self) -> Result<&Net> {
+        self.net.as_ref().context("this cluster has no links")
     }
 
     /// Starts a server that is down.
@@ -126,13 +212,22 @@ impl Cluster {
             .arg(format!("--endpoint={}", server.endpoint))
             .arg(format!("--nameservers={nameservers}"))
             .arg(format!("--db_root_path={}", server.dir.display()))
+            .args(&server.extra.flags)
+            .envs(server.extra.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
         if server.role == Role::Nameserver {
             command.arg("--bootstrap");
         }
-        server.child = Some(command.spawn().context("cannot start a server")?);
+        if server.listen != server.endpoint {
+            command.arg(format!("--listen={}", server.listen));
+        }
+        let child = command.spawn().context("cannot start a server")?;
+        if let Some(net) = &self.net {
+            net.up(at, child.id());
+        }
+        server.child = Some(child);
         Ok(())
     }
 
@@ -181,6 +276,9 @@ impl Cluster {
     /// # Errors
     /// It does not run.
     pub fn kill(&mut self, at: usize) -> Result<()> {
+        if let Some(net) = &self.net {
+            net.down(at);
+        }
         let server = &mut self.servers[at];
         let mut child =
             server.child.take().with_context(|| format!("{} does not run", server.endpoint))?;
@@ -194,15 +292,72 @@ impl Cluster {
     /// # Errors
     /// It does not run, or ends with another status than 0.
     pub fn stop(&mut self, at: usize) -> Result<()> {
+        self.signal(at, Signal::TERM)?;
+        if let Some(net) = &self.net {
+            net.down(at);
+        }
         let server = &mut self.servers[at];
         let mut child =
             server.child.take().with_context(|| format!("{} does not run", server.endpoint))?;
-        let pid =
-            i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
-        kill_process(pid, Signal::TERM)?;
         let status = child.wait()?;
         ensure!(status.success(), "{} ended with {status}:\n{}", server.endpoint, server.tail());
         Ok(())
+    }
+
+    /// SIGSTOP: it stands still, and its connections stay.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pause(&self, at: usize) -> Result<()> {
+        self.signal(at, Signal::STOP)
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn resume(&self, at: usize) -> Result<()> {
+        self.signal(at, Signal::CONT)
+    }
+
+    fn signal(&self, at: usize, signal: Signal) -> Result<()> {
+        let server = &self.servers[at];
+        let child = server.child.as_ref();
+        let child = child.with_context(|| format!("{} does not run", server.endpoint))?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        Ok(kill_process(pid.context("no process id")?, signal)?)
+    }
+
+    /// Does it run, as far as is known?
+    #[must_use]
+    pub fn is_up(&self, at: usize) -> bool {
+        self.servers[at].child.is_some()
+    }
+
+    /// Removes the directory of a server that is down.
+    ///
+    /// # Errors
+    /// It is up, or the directory cannot be removed.
+    pub fn wipe(&self, at: usize) -> Result<()> {
+        let server = &self.servers[at];
+        ensure!(server.child.is_none(), "{} runs", server.endpoint);
+        Ok(fs::remove_dir_all(&server.dir)?)
+    }
+
+    /// Everything is to work again: links pass, whoever stands still goes on, whoever is down is started.
+    ///
+    /// # Errors
+    /// A server does not become ready.
+    pub async fn heal(&mut self) -> Result<()> {
+        if let Some(net) = &self.net {
+            net.heal();
+        }
+        for at in 0..self.servers.len() {
+            if self.is_up(at) {
+                self.resume(at)?;
+            }
+        }
+        self.launch_all().await
     }
 
     /// The server at that endpoint.
@@ -221,8 +376,8 @@ impl Cluster {
     #[must_use]
     pub fn panics(&self) -> Vec<String> {
         let lines = |s: &Server| -> Vec<String> {
-            let text = fs::read_to_string(&s.output).unwrap_or_default();
-            text.lines()
+            s.printed()
+                .lines()
                 .filter(|l| l.contains("panicked at"))
                 .map(|l| format!("{}: {l}", s.endpoint))
                 .collect()
@@ -245,13 +400,21 @@ impl Cluster {
 }
 
 impl Server {
+    /// What it has printed so far.
+    #[must_use]
+    pub fn printed(&self) -> String {
+        fs::read_to_string(&self.output).unwrap_or_default()
+    }
+
     fn count_ready(&self) -> usize {
-        let text = fs::read_to_string(&self.output).unwrap_or_default();
-        text.lines().filter(|l| l.starts_with("stela ") && l.contains(" ready at ")).count()
+        self.printed()
+            .lines()
+            .filter(|l| l.starts_with("stela ") && l.contains(" ready at "))
+            .count()
     }
 
     fn tail(&self) -> String {
-        let text = fs::read_to_string(&self.output).unwrap_or_default();
+        let text = self.printed();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }

@@ -3,6 +3,7 @@
 mod cluster;
 mod crash;
 mod drills;
+mod net;
 mod sim;
 mod terminal;
 mod workload;
@@ -20,13 +21,20 @@ enum Command {
     /// A fault drill on real processes on loopback
     Drill {
         /// Which
+        #[arg(ignore_case = true)]
         drill: Drill,
         /// Of all that is random in it
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// How many faults (default: the drill's own number)
+        /// How many faults (default: as many as there is time for)
         #[arg(long)]
         rounds: Option<usize>,
+        /// How long (default: the drill's own time)
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// The longest fault, in seconds (default: the drill's own)
+        #[arg(long)]
+        longest: Option<u64>,
     },
     /// The crash test of the segment log: a recorded run, opened again after a power cut at every step
     Crash {
@@ -61,10 +69,12 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
-        Command::Drill { drill, seed, rounds } => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?
-            .block_on(drill.run(Plan { seed, rounds })),
+        Command::Drill { drill, seed, rounds, seconds, longest } => {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(drill.run(Plan { seed, rounds, seconds, longest }))
+        }
         Command::Crash { seed, states } => {
             let report = crash::run(seed, states)?;
             println!("{report}");

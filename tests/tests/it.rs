@@ -8,7 +8,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Runs a drill of the harness; a verdict other than PASS, or none, fails the test with what was printed.
 fn drill(args: &[&str]) {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let output = Command::new(env!("CARGO_BIN_EXE_stela-tests")).args(args).output();
+    let output = Command::new(env!("CARGO_BIN_EXE_stela-tests")).arg("drill").args(args).output();
     let output = output.unwrap_or_else(|e| panic!("the drill cannot be started: {e}"));
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -20,25 +20,40 @@ fn drill(args: &[&str]) {
 
 #[test]
 fn an_acknowledged_row_outlives_its_leader() {
-    drill(&["drill", "kill-leader", "--rounds", "3"]);
+    drill(&["D1", "--rounds", "3"]);
 }
 
 #[test]
 fn metadata_outlives_its_leader_and_data_goes_on() {
-    drill(&["drill", "kill-nameserver", "--rounds", "2"]);
+    drill(&["D2", "--rounds", "2"]);
+}
+
+#[test]
+fn a_leader_that_stood_still_acknowledges_nothing_more() {
+    drill(&["D4", "--rounds", "2", "--longest", "4"]);
+}
+
+#[test]
+fn a_leader_that_is_cut_off_refuses() {
+    drill(&["D5", "--rounds", "1", "--longest", "4"]);
+}
+
+#[test]
+fn a_planned_switch_loses_nothing_and_nobody_sees_an_error() {
+    drill(&["switch", "--rounds", "16"]);
 }
 
 #[test]
 fn everything_outlives_everything() {
-    drill(&["drill", "kill-all", "--rounds", "1"]);
+    drill(&["kill-all", "--rounds", "1"]);
 }
 
 #[test]
 fn the_switch_outlives_all_nameservers() {
-    drill(&["drill", "failover-switch", "--rounds", "2"]);
+    drill(&["failover-switch", "--rounds", "2"]);
 }
 
 #[test]
 fn the_document_is_a_session() {
-    drill(&["drill", "transcript"]);
+    drill(&["transcript"]);
 }

@@ -45,7 +45,7 @@ impl Cluster {
         let cluster = self.cluster.as_deref().map(|name| name.trim_start_matches('/').to_owned());
         let timeout = Duration::from_secs(self.timeout.max(1));
         let nameservers = self.nameservers.clone();
-        Ok(Client::connect(Options { nameservers, cluster, timeout }).await?)
+        Ok(Client::connect(Options { cluster, timeout, ..Options::new(nameservers) }).await?)
     }
 
     /// Prints an answer, and tells the status that it means.

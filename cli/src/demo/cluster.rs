@@ -116,11 +116,8 @@ impl Cluster {
 
     /// A client of the cluster.
     pub(super) async fn client(&self) -> Result<Client> {
-        let options = Options {
-            nameservers: self.endpoints(Role::Nameserver),
-            cluster: None,
-            timeout: PATIENCE,
-        };
+        let options =
+            Options { timeout: PATIENCE, ..Options::new(self.endpoints(Role::Nameserver)) };
         Ok(Client::connect(options).await?)
     }
 

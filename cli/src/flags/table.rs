@@ -129,6 +129,13 @@ pub(crate) const FLAGS: &[Flag] = &[
         "ip:port where a server listens and by which it is known; for clients, the server to talk to",
     ),
     flag(
+        "listen",
+        Kind::Text,
+        "",
+        SERVERS,
+        "ip:port where a server listens, if --endpoint is the address of a proxy or of a container's host",
+    ),
+    flag(
         "nameservers",
         Kind::Text,
         "",

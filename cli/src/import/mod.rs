@@ -123,7 +123,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         .context("cannot start")?;
     runtime.block_on(Box::pin(async {
         let cluster = args.cluster.as_deref().map(|name| name.trim_start_matches('/').to_owned());
-        let options = Options { nameservers: args.nameservers.clone(), cluster, timeout: PATIENCE };
+        let options =
+            Options { cluster, timeout: PATIENCE, ..Options::new(args.nameservers.clone()) };
         let client = Client::connect(options).await?;
         let table =
             client.table(&args.db, &args.table).await.map_err(|refusal| match refusal.code {

@@ -80,7 +80,7 @@ pub(crate) fn main(flags: &Flags, usage: u8) -> ExitCode {
     };
     let patience = Duration::from_millis(flags.number("zk_session_timeout"));
     let timeout = Duration::from_millis(flags.number("request_timeout_ms"));
-    let found = find(Cluster { nameservers, cluster, timeout }, by_list, patience);
+    let found = find(Cluster { cluster, timeout, ..Cluster::new(nameservers) }, by_list, patience);
     let (client, leader) = match runtime.block_on(Box::pin(found)) {
         Ok(found) => found,
         Err((text, cause)) => return shell::start_failed(&options, text, Some(&cause)),

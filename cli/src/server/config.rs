@@ -16,6 +16,7 @@ const LONGEST_LEASE: u64 = 10_000;
 /// What both servers must be told.
 struct Common {
     endpoint: String,
+    listen: Option<String>,
     nameservers: Vec<String>,
     dir: PathBuf,
     cluster: String,
@@ -35,25 +36,27 @@ fn common(flags: &Flags) -> Result<Common, FlagError> {
     };
     given("nameservers", &list)?;
     let nameservers = flags.list("nameservers");
-    for endpoint in nameservers.iter().chain([&endpoint]) {
+    let listen = Some(flags.text("listen").to_owned()).filter(|text| !text.is_empty());
+    for endpoint in nameservers.iter().chain([&endpoint]).chain(&listen) {
         let well = endpoint.rsplit_once(':').is_some_and(|(host, port)| {
             !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0)
         });
         if !well {
             return Err(FlagError::new(format!(
-                "'{endpoint}' is not ip:port; correct --endpoint and --nameservers"
+                "'{endpoint}' is not ip:port; correct --endpoint, --listen and --nameservers"
             )));
         }
     }
     let dir = PathBuf::from(given("db_root_path", "a directory of its own")?);
     let cluster = flags.cluster()?.unwrap_or(CLUSTER).to_owned();
-    Ok(Common { endpoint, nameservers, dir, cluster })
+    Ok(Common { endpoint, listen, nameservers, dir, cluster })
 }
 
 /// A nameserver's.
 pub(super) fn nameserver(flags: &Flags) -> Result<stela_meta::Config, FlagError> {
-    let Common { endpoint, nameservers, dir, cluster } = common(flags)?;
+    let Common { endpoint, listen, nameservers, dir, cluster } = common(flags)?;
     let mut config = stela_meta::Config::new(endpoint, nameservers, dir, cluster);
+    config.listen = listen;
     config.bootstrap = flags.truth("bootstrap");
     config.heartbeat_ms = flags.number("tablet_heartbeat_interval");
     config.lease_ms = lease(flags);
@@ -81,8 +84,9 @@ fn lease(flags: &Flags) -> u64 {
 
 /// A tablet's.
 pub(super) fn tablet(flags: &Flags) -> Result<stela_tablet::Config, FlagError> {
-    let Common { endpoint, nameservers, dir, cluster } = common(flags)?;
+    let Common { endpoint, listen, nameservers, dir, cluster } = common(flags)?;
     let mut config = stela_tablet::Config::new(endpoint, nameservers, dir, cluster);
+    config.listen = listen;
     let positive = |name: &str| match flags.number(name) {
         0 => Err(FlagError::new(format!("--{name}=0 is wrong: it takes a number above 0"))),
         number => Ok(number),
@@ -123,7 +127,7 @@ mod tests {
             "{error}"
         );
         let error = tablet(&flags(&["--endpoint=x", ALL[1], ALL[2]])).unwrap_err().to_string();
-        assert_eq!(error, "'x' is not ip:port; correct --endpoint and --nameservers");
+        assert_eq!(error, "'x' is not ip:port; correct --endpoint, --listen and --nameservers");
     }
 
     #[test]

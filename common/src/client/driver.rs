@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -30,12 +31,13 @@ pub(super) struct Driver {
     stop: CancellationToken,
     links: Mutex<HashMap<String, Arc<Link>>>,
     cluster: OnceLock<String>,
+    source: Option<IpAddr>,
     in_flight: Semaphore,
 }
 
 impl Driver {
-    /// Starts the thread.
-    pub(super) fn start() -> std::io::Result<Self> {
+    /// Starts the thread; its connections come from `source`.
+    pub(super) fn start(source: Option<IpAddr>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
@@ -50,6 +52,7 @@ impl Driver {
             stop,
             links,
             cluster: OnceLock::new(),
+            source,
             in_flight: Semaphore::new(IN_FLIGHT_KIB),
         })
     }
@@ -57,6 +60,11 @@ impl Driver {
     /// Its runtime.
     pub(super) fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// The address that connections come from.
+    pub(super) fn source(&self) -> Option<IpAddr> {
+        self.source
     }
 
     /// The cluster that answered; tablets of another one are not spoken to.
@@ -75,7 +83,7 @@ impl Driver {
         if let Some(link) = links.get(endpoint) {
             return link.clone();
         }
-        let link = Arc::new(Link::new(endpoint.to_owned()));
+        let link = Arc::new(Link::new(endpoint.to_owned(), self.source));
         links.insert(endpoint.to_owned(), link.clone());
         link
     }

@@ -9,6 +9,7 @@
 //! * A tablet that says to be of another cluster gets no call.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +51,8 @@ type Reply = Result<answer::Kind, Lost>;
 /// The way to one tablet.
 pub(super) struct Link {
     endpoint: String,
+    /// The address that its connections come from.
+    source: Option<IpAddr>,
     ids: AtomicU64,
     state: Mutex<State>,
 }
@@ -82,8 +85,8 @@ impl Waiting {
 }
 
 impl Link {
-    pub(super) fn new(endpoint: String) -> Self {
-        Self { endpoint, ids: AtomicU64::new(1), state: Mutex::default() }
+    pub(super) fn new(endpoint: String, source: Option<IpAddr>) -> Self {
+        Self { endpoint, source, ids: AtomicU64::new(1), state: Mutex::default() }
     }
 
     /// Where it leads.
@@ -149,6 +152,7 @@ impl Link {
     async fn serve(self: &Arc<Self>, life: u64, cluster: &str) -> Result<(), String> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.endpoint))
             .map_err(|e| describe(&e))?
+            .local_address(self.source)
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)

@@ -32,6 +32,7 @@ mod write;
 mod tests;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,13 +59,15 @@ pub struct Options {
     pub cluster: Option<String>,
     /// How long a request is tried (`request_timeout_ms`).
     pub timeout: Duration,
+    /// The address of this machine that connections come from; `None`: the system chooses.
+    pub source: Option<IpAddr>,
 }
 
 impl Options {
     /// The cluster behind these nameservers, with the default timeout of 20 s.
     #[must_use]
     pub fn new(nameservers: Vec<String>) -> Self {
-        Self { nameservers, cluster: None, timeout: Duration::from_secs(20) }
+        Self { nameservers, cluster: None, timeout: Duration::from_secs(20), source: None }
     }
 }
 
@@ -94,7 +97,7 @@ impl Client {
             tried: options.nameservers.clone(),
             last: format!("cannot start the client's thread: {e}"),
         };
-        let driver = Arc::new(Driver::start().map_err(no_thread)?);
+        let driver = Arc::new(Driver::start(options.source).map_err(no_thread)?);
         let nameservers =
             Nameservers::connect(driver.clone(), &options.nameservers, options.cluster.as_deref())
                 .await?;

@@ -281,6 +281,7 @@ impl Failed {
 fn peer(driver: &Driver, endpoint: &str) -> Result<Arc<Peer>, String> {
     let address = Endpoint::from_shared(format!("http://{endpoint}"))
         .map_err(|e| format!("'{endpoint}' is not host:port: {}", describe(&e)))?
+        .local_address(driver.source())
         .connect_timeout(Duration::from_millis(500))
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(2))

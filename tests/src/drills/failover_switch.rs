@@ -9,14 +9,14 @@ use stela_common::client::Client;
 use stela_proto::nameserver::PartitionRow;
 
 use super::{Outcome, Plan};
-use crate::cluster::{Cluster, Role};
+use crate::cluster::{Cluster, Role, Setup};
 use crate::workload::{DB, await_whole, busiest_leader, create_table};
 
 const TABLE: &str = "failover_switch";
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(plan: Plan) -> Result<Outcome> {
-    let mut cluster = Cluster::start(3, 3).await?;
+    let mut cluster = Cluster::start(&Setup::default()).await?;
     let client = cluster.client().await?;
     create_table(&client, TABLE, 1, 3).await?;
     await_whole(&client, LIMIT).await?;

@@ -1,9 +1,18 @@
 //! The drills: real processes, real faults, and a verdict with figures.
 
+mod d1;
+mod d2;
+mod d3;
+mod d4;
+mod d5;
+mod d6;
+mod d7;
+mod d8;
 mod failover_switch;
+mod gaps;
 mod kill_all;
-mod kill_leader;
-mod kill_nameserver;
+mod stage;
+mod switch;
 mod transcript;
 
 use std::fmt;
@@ -11,17 +20,36 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
-use crate::workload::{History, Verdict};
-
 /// A drill.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Drill {
-    /// kill -9 of the tablet that leads most, under load, again and again
-    KillLeader,
-    /// kill -9 of the leading nameserver, under load and with tables created and dropped
-    KillNameserver,
-    /// kill -9 of everything under load, and restart in any order
+    /// kill -9 of the tablet that leads most, again and again
+    #[value(name = "D1", alias = "kill-leader")]
+    D1,
+    /// kill -9 of the leading nameserver, while tables are created and dropped
+    #[value(name = "D2", alias = "kill-nameserver")]
+    D2,
+    /// kill -9 of both within 100 ms
+    #[value(name = "D3")]
+    D3,
+    /// SIGSTOP of the tablet that leads most
+    #[value(name = "D4")]
+    D4,
+    /// the leading tablet and half of the clients cut off, on and off
+    #[value(name = "D5")]
+    D5,
+    /// tablets cut off from nameservers only
+    #[value(name = "D6")]
+    D6,
+    /// one-way links, a ring of majorities, a flapping link
+    #[value(name = "D7")]
+    D7,
+    /// swizzle-clog of all six processes
+    #[value(name = "D8")]
+    D8,
+    /// a planned switch of every leader, again and again
+    Switch,
+    /// kill -9 of everything, and restart in any order
     KillAll,
     /// `confset auto_failover false` outlives all nameservers
     FailoverSwitch,
@@ -55,12 +83,26 @@ impl fmt::Display for Outcome {
 pub struct Plan {
     /// Of all that is random in it.
     pub seed: u64,
-    /// How many faults; `None`: the drill's own number.
+    /// How many faults; `None`: as many as there is time for.
     pub rounds: Option<usize>,
+    /// How long; `None`: the drill's own time.
+    pub seconds: Option<u64>,
+    /// The longest fault, s; `None`: the drill's own.
+    pub longest: Option<u64>,
 }
 
-/// Fewer acknowledged writes per second than this between faults, and a drill has shown nothing.
-pub const ENOUGH: f64 = 500.0;
+impl Plan {
+    /// Is there to be another fault, after `done` of them and so much time? `seconds`: the drill's own time.
+    fn goes_on(&self, done: usize, elapsed: Duration, seconds: u64) -> bool {
+        match (self.rounds, self.seconds) {
+            (Some(rounds), None) => done < rounds,
+            (rounds, given) => {
+                done < rounds.unwrap_or(usize::MAX)
+                    && elapsed < Duration::from_secs(given.unwrap_or(seconds))
+            }
+        }
+    }
+}
 
 impl Drill {
     /// Runs it, printing what happens, and tells how it ended.
@@ -70,8 +112,15 @@ impl Drill {
     pub async fn run(self, plan: Plan) -> Result<Outcome> {
         println!("drill {self:?}, seed {}", plan.seed);
         let outcome = match self {
-            Self::KillLeader => kill_leader::run(plan).await?,
-            Self::KillNameserver => kill_nameserver::run(plan).await?,
+            Self::D1 => d1::run(plan).await?,
+            Self::D2 => d2::run(plan).await?,
+            Self::D3 => d3::run(plan).await?,
+            Self::D4 => d4::run(plan).await?,
+            Self::D5 => d5::run(plan).await?,
+            Self::D6 => d6::run(plan).await?,
+            Self::D7 => d7::run(plan).await?,
+            Self::D8 => d8::run(plan).await?,
+            Self::Switch => switch::run(plan).await?,
             Self::KillAll => kill_all::run(plan).await?,
             Self::FailoverSwitch => failover_switch::run(plan).await?,
             Self::Transcript => transcript::run(plan).await?,
@@ -79,52 +128,4 @@ impl Drill {
         println!("{outcome}");
         Ok(outcome)
     }
-}
-
-/// Prints what reading back found, and folds it into the outcome. `busy`: the time without faults.
-fn conclude(
-    cluster: Cluster,
-    history: &History,
-    busy: Duration,
-    verdict: &Verdict,
-    promises: &[(String, bool)],
-) -> Outcome {
-    let rate = history.count as f64 / busy.as_secs_f64().max(0.001);
-    println!(
-        "acknowledged {} rows, {rate:.0}/s between faults; {} unknown",
-        history.count,
-        history.errors.values().sum::<usize>()
-    );
-    for (error, times) in &history.errors {
-        println!("  {times} x {error}");
-    }
-    println!(
-        "read back {} rows over leaders and replicas: {} lost, {} doubled, {} phantom",
-        verdict.read,
-        verdict.lost.len(),
-        verdict.doubled.len(),
-        verdict.phantom.len()
-    );
-    for what in verdict.lost.iter().chain(&verdict.doubled).chain(&verdict.phantom).take(10) {
-        println!("  {what}");
-    }
-    let panics = cluster.panics();
-    for panic in &panics {
-        println!("  {panic}");
-    }
-    for (promise, kept) in promises {
-        println!("{}: {promise}", if *kept { "kept" } else { "BROKEN" });
-    }
-    if !verdict.sound() || !panics.is_empty() || promises.iter().any(|(_, kept)| !kept) {
-        println!("the servers' directories and output are in {}", cluster.keep().display());
-        return Outcome::Fail;
-    }
-    if rate < ENOUGH { Outcome::Unknown } else { Outcome::Pass }
-}
-
-/// The middle of some durations.
-fn median(durations: &[Duration]) -> Duration {
-    let mut sorted = durations.to_vec();
-    sorted.sort_unstable();
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::{Outcome, Plan};
-use crate::cluster::{AS_STELA, Cluster};
+use crate::cluster::{AS_STELA, Cluster, Setup};
 use crate::terminal::Terminal;
 use crate::workload::{await_whole, create_table};
 
@@ -33,7 +33,7 @@ const MASKED: [&str; 10] = [
 ];
 
 pub(super) async fn run(_: Plan) -> Result<Outcome> {
-    let mut cluster = Cluster::start(3, 3).await?;
+    let mut cluster = Cluster::start(&Setup::default()).await?;
     let client = cluster.client().await?;
     create_table(&client, "flow", 2, 3).await?;
     await_whole(&client, Duration::from_secs(30)).await?;

@@ -1,0 +1,225 @@
+//! What the drills share: a cluster under load, faults that are noted, and the verdict.
+//!
+//! Every verdict includes: nothing acknowledged is lost, nothing is there twice, nothing is there that nobody wrote, no
+//! read at a leader missed what was acknowledged before it began, no write was acknowledged in an epoch that was over,
+//! every replica has the same rows, no server panicked, and when everything is healed every partition is whole within a
+//! minute. With less than [`ENOUGH`] acknowledged writes a second it is UNKNOWN.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use stela_common::client::Client;
+use stela_common::table::Options;
+
+use super::gaps::Gaps;
+use super::{Outcome, Plan};
+use crate::cluster::{Cluster, Setup};
+use crate::workload::{Load, Parties, Place, await_whole, create, leaders, read_back};
+
+/// Fewer acknowledged writes per second than this, and a drill has shown nothing.
+pub const ENOUGH: f64 = 500.0;
+/// The tables that are worked on, each with so many partitions on all tablets.
+pub const TABLES: [&str; 2] = ["left", "right"];
+const PARTITIONS: u32 = 8;
+/// When everything is healed, every partition is whole within this.
+const WHOLE: Duration = Duration::from_secs(60);
+
+/// A cluster under load.
+pub struct Stage {
+    /// The servers.
+    pub cluster: Cluster,
+    /// Of the first group, which no fault cuts off.
+    pub client: Client,
+    /// The writers and readers.
+    pub load: Load,
+    /// All that is random in the drill.
+    pub random: StdRng,
+    began: Instant,
+    /// Time in which writes could not be expected to go on.
+    idle: Duration,
+}
+
+/// What a drill asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Scene {
+    /// The cluster.
+    pub setup: Setup,
+    /// Writers and readers.
+    pub parties: Parties,
+    /// The tables' options.
+    pub options: Options,
+    /// The second half of the writers and readers is of a group of its own.
+    pub two_groups: bool,
+}
+
+impl Stage {
+    /// Starts the cluster, makes the tables, and lets the load begin.
+    ///
+    /// # Errors
+    /// The cluster does not come up.
+    pub async fn begin(plan: Plan, scene: Scene) -> Result<Self> {
+        let cluster = Cluster::start(&scene.setup).await?;
+        let client = cluster.client().await?;
+        let replicas = u32::try_from(scene.setup.tablets.min(3))?;
+        for table in TABLES {
+            create(&client, table, PARTITIONS, replicas, scene.options).await?;
+        }
+        await_whole(&client, WHOLE).await?;
+        let far = cluster.client_of(1, Duration::from_secs(30)).await?;
+        let clients: &[&Client] = if scene.two_groups { &[&client, &far] } else { &[&client] };
+        let load = Load::start(clients, &TABLES, scene.parties).await?;
+        load.await_acked(500).await?;
+        let random = StdRng::seed_from_u64(plan.seed);
+        let began = Instant::now();
+        Ok(Self { cluster, client, load, random, began, idle: Duration::ZERO })
+    }
+
+    /// How long the load has gone on.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// The tablet that leads most, and what it leads.
+    ///
+    /// # Errors
+    /// The tables cannot be shown.
+    pub async fn busiest(&self) -> Result<(usize, BTreeSet<Place>)> {
+        let mut led: Vec<(usize, BTreeSet<Place>)> = Vec::new();
+        for (table, name) in TABLES.iter().enumerate() {
+            for (endpoint, pids) in leaders(&self.client, name).await? {
+                let at = self.cluster.find(&endpoint).context("a tablet that is not ours")?;
+                let places = pids.into_iter().map(|pid| (table, pid));
+                match led.iter_mut().find(|(server, _)| *server == at) {
+                    Some((_, known)) => known.extend(places),
+                    None => led.push((at, places.collect())),
+                }
+            }
+        }
+        led.into_iter().max_by_key(|(_, places)| places.len()).context("nobody leads")
+    }
+
+    /// The nameserver that leads.
+    ///
+    /// # Errors
+    /// None does.
+    pub async fn leading_nameserver(&self) -> Result<usize> {
+        let leader = self.client.leader().await?;
+        self.cluster.find(&leader).context("a nameserver that is not ours")
+    }
+
+    /// Waits until each of these partitions has acknowledged a write after `at`, and adds how long it had not.
+    ///
+    /// # Errors
+    /// One has not for a minute.
+    pub async fn await_gaps(
+        &mut self,
+        places: &BTreeSet<Place>,
+        at: Instant,
+        cause: &str,
+        gaps: &mut Gaps,
+    ) -> Result<Duration> {
+        let mut longest = Duration::ZERO;
+        for place in places {
+            let gap = loop {
+                if let Some(gap) = self.load.history.lock().gap(*place, at) {
+                    break gap;
+                }
+                ensure!(at.elapsed() < WHOLE, "{place:?} takes no writes again: {cause}");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            };
+            gaps.add(gap, format!("partition {} of '{}', {cause}", place.1, TABLES[place.0]));
+            longest = longest.max(gap);
+        }
+        Ok(longest)
+    }
+
+    /// Waits until every partition is whole. Tells how long that took.
+    ///
+    /// # Errors
+    /// One is not within a minute.
+    pub async fn await_whole(&self) -> Result<Duration> {
+        await_whole(&self.client, WHOLE).await
+    }
+
+    /// A time in which nobody expects writes to go on.
+    pub fn excuse(&mut self, time: Duration) {
+        self.idle += time;
+    }
+
+    /// Heals everything, ends the load, reads everything back, and judges. A promise is what it says and whether it was
+    /// kept; `enough`: were there as many faults as the drill is about?
+    ///
+    /// # Errors
+    /// The harness failed.
+    pub async fn conclude(mut self, promises: &[(String, bool)], enough: bool) -> Result<Outcome> {
+        self.cluster.heal().await?;
+        let healed = Instant::now();
+        let whole = await_whole(&self.client, WHOLE).await;
+        println!(
+            "healed: {}",
+            match &whole {
+                Ok(_) => format!("every partition is whole after {:.3?}", healed.elapsed()),
+                Err(e) => format!("{e:#}"),
+            }
+        );
+        let (history, elapsed) = self.load.finish().await;
+        let mut kept = vec![
+            (format!("whole within {WHOLE:?} of the healing"), whole.is_ok()),
+            (
+                format!("no stale read of {} at the leaders", history.reads),
+                history.stale.is_empty(),
+            ),
+            ("no write acknowledged in an epoch that is over".into(), history.regressed.is_empty()),
+        ];
+        kept.extend_from_slice(promises);
+        let busy = elapsed.saturating_sub(self.idle);
+        let rate = history.count as f64 / busy.as_secs_f64().max(0.001);
+        println!(
+            "{} rows acknowledged in {busy:.1?}, {rate:.0}/s; {} of unknown outcome",
+            history.count,
+            history.errors.values().sum::<usize>()
+        );
+        show("write", &history.errors);
+        show("read", &history.unread);
+        let mut sound = kept.iter().all(|(_, kept)| *kept);
+        if whole.is_ok() {
+            // The last acknowledgements are with every replica when it is whole again.
+            await_whole(&self.client, WHOLE).await?;
+            let found = read_back(&self.client, &TABLES, &history).await?;
+            println!(
+                "read back {} rows over leaders and replicas: {} lost, {} doubled, {} phantom, {} keys differ between replicas",
+                found.read,
+                found.lost.len(),
+                found.doubled.len(),
+                found.phantom.len(),
+                found.differ.len()
+            );
+            let wrong = found.lost.iter().chain(&found.doubled).chain(&found.phantom);
+            wrong.chain(&found.differ).take(10).for_each(|what| println!("  {what}"));
+            sound &= found.sound();
+        }
+        history.stale.iter().chain(&history.regressed).take(10).for_each(|w| println!("  {w}"));
+        for (promise, kept) in &kept {
+            println!("{}: {promise}", if *kept { "kept" } else { "BROKEN" });
+        }
+        let panics = self.cluster.panics();
+        panics.iter().for_each(|panic| println!("  {panic}"));
+        if !sound || !panics.is_empty() {
+            println!(
+                "the servers' directories and output are in {}",
+                self.cluster.keep().display()
+            );
+            return Ok(Outcome::Fail);
+        }
+        Ok(if rate < ENOUGH || !enough { Outcome::Unknown } else { Outcome::Pass })
+    }
+}
+
+fn show(what: &str, errors: &std::collections::BTreeMap<String, usize>) {
+    for (error, times) in errors.iter().take(10) {
+        println!("  {times} x {what}: {error}");
+    }
+}
