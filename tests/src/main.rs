@@ -1,5 +1,6 @@
 //! What Stela promises, shown: drills on real processes, the crash test of the log, and the simulation. One command each.
 
+mod check;
 mod cluster;
 mod crash;
 mod drills;

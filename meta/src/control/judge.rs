@@ -4,7 +4,7 @@
 //! * By silence nobody is judged before `lease * 1.1` has passed since it was last heard, since this nameserver took
 //!   over, and since this nameserver last noticed that it had itself stood still (R17). A tablet that was given a lease
 //!   was heard before, so its lease is over by then.
-//! * The fast path takes a broken stream *and* a handshake that was made afterwards (R18). What a handshake found is
+//! * The fast path takes a stream that broke, or never came, *and* a handshake that was made afterwards (R18). What a handshake found is
 //!   forgotten when a new stream opens, and when this nameserver stood still for longer than a heartbeat.
 //! * Signs of one run say nothing of another.
 //!
@@ -56,6 +56,13 @@ struct Contact {
     ended: bool,
     /// A handshake after that found nobody, or somebody else.
     refused: bool,
+}
+
+impl Contact {
+    /// Is it to be looked for? It had a stream, or has had the time to open one since it is known here.
+    fn suspect(&self, now: Millis, waits: u64) -> bool {
+        self.stream.is_none() && (self.ended || now.since(self.heard) > waits)
+    }
 }
 
 /// What is known of all tablets.
@@ -131,18 +138,21 @@ impl Judge {
     /// A handshake, begun while the tablet was a [suspect](Self::suspects), found its port closed or another run behind
     /// it.
     pub fn refused(&mut self, tablet: TabletId, incarnation: Incarnation) {
-        if let Some(contact) =
-            self.contacts.get_mut(&tablet).filter(|c| c.incarnation == incarnation && c.ended)
-        {
+        let waits = self.timing.heartbeat * 2;
+        let ticked = self.ticked;
+        let suspect = |c: &&mut Contact| c.incarnation == incarnation && c.suspect(ticked, waits);
+        if let Some(contact) = self.contacts.get_mut(&tablet).filter(suspect) {
             contact.refused = true;
         }
     }
 
-    /// Runs whose stream ended and of which no handshake has found yet that they are gone.
+    /// Runs whose stream ended, or who have not opened one in two heartbeats as those do who live when a nameserver takes
+    /// over, and of which no handshake has found yet that they are gone.
     #[must_use]
     pub fn suspects(&self) -> Vec<(TabletId, Incarnation)> {
         let suspect = |(id, c): (&TabletId, &Contact)| {
-            (c.ended && !c.refused).then_some((*id, c.incarnation))
+            let suspect = c.suspect(self.ticked, self.timing.heartbeat * 2);
+            (suspect && !c.refused).then_some((*id, c.incarnation))
         };
         self.contacts.iter().filter_map(suspect).collect()
     }
@@ -300,6 +310,22 @@ mod tests {
         judge.opened(T, RUN, StreamId(2), ms(20));
         assert!(seen(&judge, 20).alive && !seen(&judge, 20).refused);
         assert!(!judge.closed(T, StreamId(1)), "the end of an old stream is no news");
+    }
+
+    /// D3: the leading nameserver and a tablet die together. The next one never had a stream of that tablet.
+    #[test]
+    fn one_that_opens_no_stream_when_a_nameserver_takes_over_is_looked_for() {
+        let mut judge = Judge::new(TIMING, ms(0));
+        judge.acquaint(&state(RUN), ms(100));
+        run(&mut judge, 0, 400);
+        assert!(judge.suspects().is_empty(), "it has had two heartbeats to come");
+        judge.tick(ms(500));
+        assert_eq!(judge.suspects(), [(T, RUN)]);
+        assert!(!seen(&judge, 500).refused);
+        judge.refused(T, RUN);
+        assert!(seen(&judge, 500).refused && !seen(&judge, 500).silent);
+        judge.opened(T, RUN, StreamId(1), ms(600));
+        assert!(!seen(&judge, 600).refused && judge.suspects().is_empty());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The drills: real processes, real faults, and a verdict with figures.
 
 mod d1;
+mod d14;
+mod d18;
 mod d2;
+mod d23;
 mod d3;
 mod d4;
 mod d5;
@@ -47,6 +50,15 @@ pub enum Drill {
     /// swizzle-clog of all six processes
     #[value(name = "D8")]
     D8,
+    /// a tablet's disk is gone
+    #[value(name = "D14")]
+    D14,
+    /// auto_failover on and off all the time
+    #[value(name = "D18")]
+    D18,
+    /// the other end vanishes without a farewell
+    #[value(name = "D23")]
+    D23,
     /// a planned switch of every leader, again and again
     Switch,
     /// kill -9 of everything, and restart in any order
@@ -120,6 +132,9 @@ impl Drill {
             Self::D6 => d6::run(plan).await?,
             Self::D7 => d7::run(plan).await?,
             Self::D8 => d8::run(plan).await?,
+            Self::D14 => d14::run(plan).await?,
+            Self::D18 => d18::run(plan).await?,
+            Self::D23 => d23::run(plan).await?,
             Self::Switch => switch::run(plan).await?,
             Self::KillAll => kill_all::run(plan).await?,
             Self::FailoverSwitch => failover_switch::run(plan).await?,

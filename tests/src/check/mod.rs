@@ -1,0 +1,3 @@
+//! Whether a recorded history is one that a promise allows.
+
+pub mod register;
