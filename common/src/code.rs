@@ -78,6 +78,8 @@ codes! {
     WrongCluster = 179, "wrong cluster";
     /// A message that no version of Stela sends.
     Malformed = 180, "malformed message";
+    /// A replica does not show what the reader has seen already (R35).
+    Behind = 181, "the replica is behind what was asked for; try another one, or the leader";
     /// Asked of a nameserver that does not lead and cannot reach the leader.
     NotLeader = 300, "nameserver is not leader";
     /// A manual command while the automatic ones are on.

@@ -5,6 +5,7 @@
 //! any more (its state was restored) is registered with again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stela_common::clock::Millis;
@@ -28,6 +29,8 @@ const SILENCE: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(50);
 /// From one report out of turn to the next, at least.
 const REPORT: Duration = Duration::from_millis(10);
+/// A sync that takes longer than this, ms, is that of a disk that hangs (R23).
+const HANGS: u64 = 2_000;
 const MAX_MESSAGE: usize = 64 << 20;
 
 /// Why a tablet cannot be part of its cluster.
@@ -341,8 +344,24 @@ fn message(node: &Node) -> pb::HeartbeatUp {
         known_index: inner.known_index,
         reports,
         dropped: inner.dropped.keys().map(|t| t.0).collect(),
-        ask_lease: true,
+        ask_lease: !hangs(node),
     }
+}
+
+/// R23: whoever cannot make its log durable asks for no lease, so that others lead in its place.
+fn hangs(node: &Node) -> bool {
+    let since = node.log.syncing_since();
+    let hangs = since.is_some_and(|since| Millis::now().since(since) > HANGS);
+    if node.hangs.swap(hangs, Ordering::Relaxed) != hangs {
+        if hangs {
+            tracing::error!(
+                "the disk has not finished a sync for {HANGS} ms: asks for no lease; look at the disk"
+            );
+        } else {
+            tracing::info!("the disk syncs again");
+        }
+    }
+    hangs
 }
 
 /// Sends the cores' proposals (R7). No answer, or one that is not definite, is no input: the core repeats.

@@ -13,7 +13,7 @@ use stela_common::clock::Millis;
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, Offset, PartitionKey};
 use stela_common::log::{Log, Position};
-use stela_common::table::Table;
+use stela_common::table::{Ack, Table};
 use stela_common::wire::View;
 use stela_proto::tablet as pb;
 use stela_replica::core::Replica;
@@ -83,6 +83,8 @@ pub struct Waiter {
     pub caller: Caller,
     /// It came with a request id, so that it can be repeated.
     pub repeatable: bool,
+    /// Who must have it.
+    pub level: Ack,
 }
 
 /// Where an entry is.
@@ -297,7 +299,8 @@ impl Partition {
             epoch: self.epoch,
             epochs: self.epochs.clone(),
             last: self.last(),
-            commit: self.applied,
+            // Where the leader's word is enough more is readable than is committed (R34).
+            commit: self.applied.min(self.core.commit()),
             damaged: self.quarantine.is_some(),
             written,
         };
@@ -313,21 +316,38 @@ impl Partition {
         }
     }
 
+    /// Answers the writes up to `to` that ask for the leader alone (R34).
+    pub fn acknowledge_early(&mut self, to: Offset) {
+        let answer = self.answer();
+        for (offset, waiters) in self.waiters.range_mut(..=to) {
+            for waiter in waiters.extract_if(.., |w| w.level == Ack::Leader) {
+                waiter.caller.answer(pb::PutReply { offset: offset.0, ..answer.clone() });
+            }
+        }
+        self.waiters.retain(|_, waiters| !waiters.is_empty());
+    }
+
+    /// The answer to a write that is acknowledged, but for its offset.
+    #[must_use]
+    pub fn answer(&self) -> pb::PutReply {
+        pb::PutReply {
+            status: stela_common::wire::ok(),
+            epoch: self.core.epoch().0,
+            uncleans: self.core.view().map_or(0, |v| v.uncleans),
+            ..pb::PutReply::default()
+        }
+    }
+
     /// Answers the writes up to `to`.
     pub fn acknowledge(&mut self, to: Offset) {
-        let epoch = self.core.epoch().0;
+        let answer = self.answer();
         while let Some(entry) = self.waiters.first_entry() {
             if *entry.key() > to {
                 break;
             }
             let offset = entry.key().0;
             for waiter in entry.remove() {
-                waiter.caller.answer(pb::PutReply {
-                    status: stela_common::wire::ok(),
-                    offset,
-                    leader: String::new(),
-                    epoch,
-                });
+                waiter.caller.answer(pb::PutReply { offset, ..answer.clone() });
             }
         }
     }
@@ -338,9 +358,9 @@ impl Partition {
 pub fn refusal_of_write(refusal: &Refusal, leader: &str, epoch: Epoch) -> pb::PutReply {
     pb::PutReply {
         status: stela_common::wire::refused(refusal),
-        offset: 0,
         leader: leader.into(),
         epoch: epoch.0,
+        ..pb::PutReply::default()
     }
 }
 

@@ -132,7 +132,12 @@ fn take(node: &Arc<Node>, inner: &mut Inner, work: &mut Work, table: Table, view
             inner.partitions.insert(key, partition);
             inner.touch(key);
         }
-        Some(p) if **p.store.table() != *table => p.store.set_table(table),
+        Some(p) if **p.store.table() != *table => {
+            let options = table.options;
+            p.store.set_table(table);
+            node.step(inner, work, key, Input::Options(options), &[]);
+            node.show_at_once(inner, key);
+        }
         Some(_) => {}
     }
     decide(node, inner, work, view)

@@ -14,7 +14,7 @@ use stela_common::clock::Millis;
 use stela_common::fs::{self, Disk};
 use stela_common::ids::{PartitionKey, TabletId};
 use stela_common::log::{self, Log};
-use stela_common::table::Table;
+use stela_common::table::{Ack, Table};
 use stela_proto::nameserver as ns;
 use stela_proto::nameserver::nameserver_client::NameserverClient;
 use stela_replica::message::Write;
@@ -302,7 +302,11 @@ pub(crate) fn load_partition(
 ) -> Partition {
     let identity = node.identity(tablet, key, &table);
     let entries = std::mem::take(&mut loaded.entries);
-    let commit = loaded.commit;
+    // R34: where the leader's word is enough, what is written is readable.
+    let commit = match table.options.ack {
+        Ack::All => loaded.commit,
+        Ack::Leader => loaded.last,
+    };
     let mut partition = Partition::new(identity.clone(), table, loaded, now);
     partition.load(&node.log, entries, commit);
     if let Some(why) = &partition.quarantine {

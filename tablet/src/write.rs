@@ -8,7 +8,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use stela_common::clock::Millis;
 use stela_common::code::{Code, Refusal};
-use stela_common::ids::{Epoch, Offset, PartitionKey};
+use stela_common::ids::{Epoch, PartitionKey};
+use stela_common::table::Ack;
 use stela_proto::tablet as pb;
 use stela_replica::message;
 use tokio::sync::Notify;
@@ -55,6 +56,19 @@ impl Request {
         match self {
             Self::Put(r) => r.again,
             Self::Delete(r) => r.again,
+        }
+    }
+
+    /// Who must have it; `table`: where it does not say so itself.
+    fn level(&self, table: Ack) -> Ack {
+        let asked = match self {
+            Self::Put(r) => r.ack(),
+            Self::Delete(r) => r.ack(),
+        };
+        match asked {
+            pb::AckLevel::Table => table,
+            pb::AckLevel::All => Ack::All,
+            pb::AckLevel::Leader => Ack::Leader,
         }
     }
 
@@ -162,7 +176,8 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
         Ok(body) => body,
         Err(refusal) => return refuse(caller, &refusal, epoch),
     };
-    let waiter = Waiter { caller, repeatable: id.0 != 0 };
+    let level = request.level(p.store.table().options.ack);
+    let waiter = Waiter { caller, repeatable: id.0 != 0, level };
     match p.dedup.look(id.0, id.1, request.again()) {
         Verdict::New => {}
         Verdict::Unknown => return refuse(waiter.caller, &Code::UnknownOutcome.into(), epoch),
@@ -174,17 +189,24 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
                 Ok(()) if waiting >= REPEATED => {
                     refuse(waiter.caller, &Code::Busy.into(), epoch);
                 }
-                Ok(()) => p.waiters.entry(offset).or_default().push(waiter),
+                Ok(()) => {
+                    if level == Ack::Leader {
+                        inner.early.insert(key);
+                    }
+                    p.waiters.entry(offset).or_default().push(waiter);
+                }
             };
         }
         Verdict::Committed(offset) => {
             return match p.core.may_acknowledge(Millis::now()) {
-                Ok(()) => waiter.caller.answer(accepted(offset, epoch)),
+                Ok(()) => {
+                    waiter.caller.answer(pb::PutReply { offset: offset.0, ..p.answer() });
+                }
                 Err(refusal) => refuse(waiter.caller, &code_of(refusal).into(), epoch),
             };
         }
     }
-    match p.core.admit(Millis::now()) {
+    match p.core.admit(level, Millis::now()) {
         Ok(admitted) => {
             p.dedup.appended(admitted.offset, id.0, id.1);
             work.client(key, admitted, body, waiter);
@@ -195,15 +217,6 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
 
 fn leads_elsewhere(code: Code) -> bool {
     matches!(code, Code::TableIsFollower | Code::StaleEpoch)
-}
-
-fn accepted(offset: Offset, epoch: Epoch) -> pb::PutReply {
-    pb::PutReply {
-        status: stela_common::wire::ok(),
-        offset: offset.0,
-        leader: String::new(),
-        epoch: epoch.0,
-    }
 }
 
 /// What a caller is told when a core refuses.

@@ -48,7 +48,13 @@ impl Model {
                         }
                     }
                 }
-                Said::Put(pb::PutReply { status, offset: 1, leader: String::new(), epoch: 1 })
+                Said::Put(pb::PutReply {
+                    status,
+                    offset: 1,
+                    leader: String::new(),
+                    epoch: 1,
+                    ..Default::default()
+                })
             }
             Asked::Delete(r) => {
                 let tid = tid(r.target);
@@ -61,6 +67,7 @@ impl Model {
                     offset: 1,
                     leader: String::new(),
                     epoch: 1,
+                    ..Default::default()
                 })
             }
             Asked::Get(r) => {

@@ -54,7 +54,7 @@ impl Fake {
                 wire::ok()
             }
         };
-        pb::PutReply { status, offset: 1, leader: String::new(), epoch: 1 }
+        pb::PutReply { status, offset: 1, leader: String::new(), epoch: 1, ..Default::default() }
     }
 
     fn table(&self) -> ns::TableRow {

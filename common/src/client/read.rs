@@ -6,11 +6,10 @@ use bytes::Bytes;
 use stela_proto::tablet as pb;
 
 use super::attempts::{Advice, Attempts, advice};
+use super::write::Stored;
 use super::{Client, TableHandle};
 use crate::code::{Code, Refusal};
 use crate::wire;
-
-pub use stela_proto::tablet::ReadFrom;
 
 /// Which rows of a key are read, newest first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -32,6 +31,28 @@ pub struct Scanned {
     pub finished: bool,
     /// The commit offset up to which this replica shows.
     pub commit: u64,
+}
+
+/// Who may answer a read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadFrom {
+    /// The leader: everything that was acknowledged before is seen.
+    Leader,
+    /// Any replica, whatever it has.
+    Any,
+    /// Any replica that has this write, and so all before it in its partition (R35).
+    After(Stored),
+}
+
+impl ReadFrom {
+    /// As the wire has it: who, and what it must have at least.
+    fn asked(self) -> (i32, u64, u64) {
+        match self {
+            Self::Leader => (pb::ReadFrom::Leader.into(), 0, 0),
+            Self::Any => (pb::ReadFrom::Any.into(), 0, 0),
+            Self::After(token) => (pb::ReadFrom::Any.into(), token.offset, token.uncleans),
+        }
+    }
 }
 
 /// A question to one partition, and how its answer is read.
@@ -125,12 +146,15 @@ impl Client {
     ) -> Result<u64, Refusal> {
         let q = question(table, key);
         let key = Bytes::copy_from_slice(key);
+        let (who, at_least, at_least_uncleans) = from.asked();
         let request = pb::CountRequest {
             target: Some(q.target()),
             key,
             index,
             filter_expired,
-            from: from.into(),
+            from: who,
+            at_least,
+            at_least_uncleans,
         };
         let reply: Result<pb::CountReply, _> = self
             .ask(&q, from, |epoch| pb::call::Kind::Count(aimed(&request, epoch, |r| &mut r.target)))
@@ -206,7 +230,7 @@ impl Client {
         let mut attempts = Attempts::new(&self.0, q.table, q.pid, deadline);
         for tries in 0.. {
             let target = match from {
-                ReadFrom::Any => attempts.replica(tries),
+                ReadFrom::Any | ReadFrom::After(_) => attempts.replica(tries),
                 ReadFrom::Leader => attempts.target(),
             };
             let again = match target {
@@ -253,13 +277,10 @@ fn question<'a>(table: &'a TableHandle, key: &[u8]) -> Question<'a> {
 }
 
 fn get_request(q: &Question, index: u32, key: &[u8], ts: u64, from: ReadFrom) -> pb::GetRequest {
-    pb::GetRequest {
-        target: Some(q.target()),
-        key: Bytes::copy_from_slice(key),
-        index,
-        ts,
-        from: from.into(),
-    }
+    let (from, at_least, at_least_uncleans) = from.asked();
+    let key = Bytes::copy_from_slice(key);
+    let target = Some(q.target());
+    pb::GetRequest { target, key, index, ts, from, at_least, at_least_uncleans }
 }
 
 fn scan_request(
@@ -271,7 +292,9 @@ fn scan_request(
 ) -> pb::ScanRequest {
     let Range { st, et, limit } = range;
     let key = Bytes::copy_from_slice(key);
-    pb::ScanRequest { target: Some(q.target()), key, index, st, et, limit, from: from.into() }
+    let (from, at_least, at_least_uncleans) = from.asked();
+    let target = Some(q.target());
+    pb::ScanRequest { target, key, index, st, et, limit, from, at_least, at_least_uncleans }
 }
 
 /// The request for one attempt, in the epoch that the route says.

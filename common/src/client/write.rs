@@ -11,7 +11,7 @@ use super::attempts::{Advice, Attempts, advice};
 use super::session::Slot;
 use super::{Client, Row, Shared, TableHandle, WriteError};
 use crate::code::{Code, Refusal};
-use crate::table::limits;
+use crate::table::{Ack, limits};
 use crate::wire;
 
 /// Sessions that are tried for one request when each is said to be forgotten.
@@ -26,6 +26,8 @@ pub struct Stored {
     pub offset: u64,
     /// The leader's epoch.
     pub epoch: u64,
+    /// How many unclean epochs the partition had had (R16): with the offset it tells a replica what to wait for (R35).
+    pub uncleans: u64,
 }
 
 /// An acknowledged write: every partition that it touches has acknowledged its part.
@@ -37,7 +39,7 @@ pub struct PutOutcome {
 
 /// What goes to one partition.
 enum Part {
-    Rows(Vec<pb::Row>),
+    Rows(Vec<pb::Row>, pb::AckLevel),
     Keys(Vec<pb::Dimension>),
 }
 
@@ -50,14 +52,29 @@ impl Client {
     /// [`WriteError::Refused`]: nothing was applied. [`WriteError::Unknown`]: the client's timeout is over, or the
     /// cluster has forgotten the request, and it is not known whether it was applied.
     pub async fn put(&self, table: &TableHandle, rows: Vec<Row>) -> Result<PutOutcome, WriteError> {
+        self.put_as(table, rows, None).await
+    }
+
+    /// Stores rows that are acknowledged when those have them whom `ack` names, and not whom the table names (R34). With
+    /// [`Ack::Leader`] what is acknowledged may be lost in a failover, and is readable when the in-sync set has it.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub async fn put_as(
+        &self,
+        table: &TableHandle,
+        rows: Vec<Row>,
+        ack: Option<Ack>,
+    ) -> Result<PutOutcome, WriteError> {
         let size = check(&rows).map_err(WriteError::Refused)?;
-        let parts = split(table, rows);
-        self.write(
-            table,
-            parts.into_iter().map(|(pid, rows)| (pid, Part::Rows(rows))).collect(),
-            size,
-        )
-        .await
+        let ack = match ack {
+            None => pb::AckLevel::Table,
+            Some(Ack::All) => pb::AckLevel::All,
+            Some(Ack::Leader) => pb::AckLevel::Leader,
+        };
+        let part = |(pid, rows)| (pid, Part::Rows(rows, ack));
+        let parts = split(table, rows).into_iter().map(part).collect();
+        self.write(table, parts, size).await
     }
 
     /// Deletes what is stored under a key of an index.
@@ -180,15 +197,21 @@ fn request(
     let target = Some(pb::Target { tid: table.tid(), pid, epoch });
     let (session, seq) = (slot.session, slot.seq);
     match part {
-        Part::Rows(rows) => {
-            pb::call::Kind::Put(pb::PutRequest { target, session, seq, rows: rows.clone(), again })
-        }
+        Part::Rows(rows, ack) => pb::call::Kind::Put(pb::PutRequest {
+            target,
+            session,
+            seq,
+            rows: rows.clone(),
+            again,
+            ack: (*ack).into(),
+        }),
         Part::Keys(keys) => pb::call::Kind::Delete(pb::DeleteRequest {
             target,
             session,
             seq,
             dimensions: keys.clone(),
             again,
+            ack: pb::AckLevel::Table.into(),
         }),
     }
 }
@@ -244,7 +267,12 @@ async fn write_part(
         let refusal = match wire::outcome(reply.status.as_ref()) {
             Ok(()) => {
                 slot.acknowledged();
-                return Ok(Stored { pid, offset: reply.offset, epoch: reply.epoch });
+                return Ok(Stored {
+                    pid,
+                    offset: reply.offset,
+                    epoch: reply.epoch,
+                    uncleans: reply.uncleans,
+                });
             }
             Err(refusal) => refusal,
         };

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::batch::{self, BATCH_HEADER, Seed};
 use super::ends::Ends;
@@ -153,10 +154,14 @@ const RESERVE: u64 = BATCH_HEADER as u64;
 const KEPT_BUFFER: usize = 4 << 20;
 
 impl Shared {
-    pub(super) fn append(&self, pieces: &[Piece<'_>]) -> Result<Appended, AppendError> {
+    pub(super) fn append(
+        &self,
+        pieces: &[Piece<'_>],
+        patience: Duration,
+    ) -> Result<Appended, AppendError> {
         let mut draft = self.drafts.lock().pop().unwrap_or_default();
         draft.clear();
-        let appended = self.append_draft(&mut draft, pieces);
+        let appended = self.append_draft(&mut draft, pieces, patience);
         if draft.bytes.capacity() <= KEPT_BUFFER {
             self.drafts.lock().push(draft);
         }
@@ -167,6 +172,7 @@ impl Shared {
         &self,
         draft: &mut Draft,
         pieces: &[Piece<'_>],
+        patience: Duration,
     ) -> Result<Appended, AppendError> {
         for piece in pieces {
             draft.piece(piece)?;
@@ -180,7 +186,7 @@ impl Shared {
         }
         let at = self.put(&mut appender, draft)?;
         drop(appender);
-        self.syncing.wake();
+        self.syncing.wake(patience);
         let positions = draft.starts.iter().map(|start| Position(at.0 + *start as u64)).collect();
         Ok(Appended { positions, end: Position(at.0 + draft.len()) })
     }
@@ -303,7 +309,7 @@ impl Shared {
         draft.own(CLEAN, Offset(0), &appender.ends.encode())?;
         self.put(&mut appender, &mut draft)?;
         drop(appender);
-        self.syncing.wake();
+        self.syncing.wake(Duration::ZERO);
         Ok(())
     }
 }

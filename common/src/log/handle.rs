@@ -3,9 +3,12 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+
+use crate::clock::Millis;
 
 use super::shared::Shared;
 use super::{AppendError, Appended, NewRecord, Piece, Position, ReadError, RecordRef, Walk};
@@ -74,7 +77,7 @@ impl Log {
     /// [`AppendError`] says whether the log goes on.
     pub fn append(&self, records: &[NewRecord<'_>]) -> Result<Appended, AppendError> {
         let pieces: Vec<Piece<'_>> = records.iter().map(|record| Piece::New(*record)).collect();
-        self.shared().append(&pieces)
+        self.shared().append(&pieces, Duration::ZERO)
     }
 
     /// The same for records that are made here and others that come as bytes.
@@ -82,7 +85,25 @@ impl Log {
     /// # Errors
     /// [`AppendError`] says whether the log goes on.
     pub fn append_mixed(&self, pieces: &[Piece<'_>]) -> Result<Appended, AppendError> {
-        self.shared().append(pieces)
+        self.shared().append(pieces, Duration::ZERO)
+    }
+
+    /// The same for records that need not be synced before `patience` is over; they are earlier if others are.
+    ///
+    /// # Errors
+    /// [`AppendError`] says whether the log goes on.
+    pub fn append_within(
+        &self,
+        pieces: &[Piece<'_>],
+        patience: Duration,
+    ) -> Result<Appended, AppendError> {
+        self.shared().append(pieces, patience)
+    }
+
+    /// Since when the sync goes on that is under way; `None`: none is.
+    #[must_use]
+    pub fn syncing_since(&self) -> Option<Millis> {
+        self.shared().syncing.since()
     }
 
     /// The record that begins at `at`, a place that an append or a walk named.

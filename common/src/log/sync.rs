@@ -4,13 +4,15 @@
 //! * What is reported was synced whole: before a position in a new segment counts, the full one and the directory are
 //!   synced too (R24, H36).
 //! * A failed sync is fatal: the owner hears of it once, nothing is reported afterwards, no sync is tried again (H7).
+//! * Nobody who is in a hurry waits for one who is not: an append that may wait is synced with the next one that may not,
+//!   or when its time is over.
 //! * Reports only grow. When the thread ends, those who wait are told by the end of their channel.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -18,6 +20,7 @@ use tokio::sync::watch;
 use super::segment::Segment;
 use super::shared::Shared;
 use super::{Fatal, Position};
+use crate::clock::Millis;
 use crate::fs::{Disk, Why};
 
 /// So long after its last sync an idle log marks what is synced; R24 asks for a second.
@@ -38,6 +41,8 @@ pub(super) struct Syncing {
     /// For those who wait in [`wait`](Self::wait).
     done: Condvar,
     synced: AtomicU64,
+    /// When the sync that is under way began, `CLOCK_BOOTTIME` ms; 0: none is.
+    began: AtomicU64,
     failed: AtomicBool,
     reports: watch::Receiver<Position>,
 }
@@ -46,6 +51,8 @@ struct State {
     active: Arc<Segment>,
     /// Full segments that were not synced since.
     rolled: Vec<Arc<Segment>>,
+    /// Nobody minds if the next sync does not begin before.
+    due: Option<Instant>,
     fatal: Option<Fatal>,
     stop: bool,
 }
@@ -61,7 +68,8 @@ impl Syncing {
         synced: Position,
     ) -> (Self, watch::Sender<Position>) {
         let (report, reports) = watch::channel(synced);
-        let state = Mutex::new(State { active, rolled: Vec::new(), fatal: None, stop: false });
+        let state =
+            Mutex::new(State { active, rolled: Vec::new(), due: None, fatal: None, stop: false });
         let syncing = Self {
             disk,
             dir,
@@ -71,6 +79,7 @@ impl Syncing {
             work: Condvar::new(),
             done: Condvar::new(),
             synced: AtomicU64::new(synced.0),
+            began: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             reports,
         };
@@ -86,12 +95,27 @@ impl Syncing {
         self.reports.clone()
     }
 
-    /// Something was appended.
+    /// Since when the sync that is under way goes on; `None`: none is.
+    pub(super) fn since(&self) -> Option<Millis> {
+        Some(Millis(self.began.load(Ordering::Acquire))).filter(|began| began.0 != 0)
+    }
+
+    /// Something was appended that is to be synced within `patience`.
     #[inline]
-    pub(super) fn wake(&self) {
-        // Through the lock: the thread is either before its look at the end, or waits already.
-        drop(self.state.lock());
-        self.work.notify_one();
+    pub(super) fn wake(&self, patience: Duration) {
+        let due = Instant::now() + patience;
+        // Under the lock: the thread is either before its look at the end, or waits already.
+        let sooner = {
+            let mut state = self.state.lock();
+            let sooner = state.due.is_none_or(|known| due < known);
+            if sooner {
+                state.due = Some(due);
+            }
+            sooner
+        };
+        if sooner {
+            self.work.notify_one();
+        }
     }
 
     /// The log goes on in `next`. Called before its end moves there.
@@ -124,6 +148,9 @@ impl Syncing {
     /// Waits until the log is synced up to `to`.
     pub(super) fn wait(&self, to: Position) -> Result<(), Fatal> {
         let mut state = self.state.lock();
+        // In a hurry.
+        state.due = None;
+        self.work.notify_one();
         while self.synced() < to {
             if let Some(fatal) = &state.fatal {
                 return Err(fatal.clone());
@@ -150,10 +177,18 @@ impl Syncing {
         while !state.stop && state.fatal.is_none() {
             let end = log.end();
             if end > self.synced() {
+                if let Some(due) = state.due.filter(|due| *due > Instant::now()) {
+                    self.work.wait_until(&mut state, due);
+                    continue;
+                }
+                state.due = None;
                 // Taken after the end was read: all rolls before that end are among them.
                 let (rolled, active) = (std::mem::take(&mut state.rolled), state.active.clone());
                 drop(state);
-                match self.sync(&rolled, &active) {
+                self.began.store(Millis::now().0, Ordering::Release);
+                let synced = self.sync(&rolled, &active);
+                self.began.store(0, Ordering::Release);
+                match synced {
                     Ok(()) => self.report(end, report),
                     Err(error) => self.fail(error),
                 }

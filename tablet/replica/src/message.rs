@@ -2,7 +2,7 @@
 
 use stela_common::clock::Millis;
 use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TabletId, Version};
-use stela_common::table::Sync;
+use stela_common::table::Options;
 use stela_common::wire::{Member, View};
 
 use crate::epochs::Epochs;
@@ -43,10 +43,8 @@ pub struct Identity {
     pub tablet: TabletId,
     /// This run of its process.
     pub incarnation: Incarnation,
-    /// The table's `sync`.
-    pub sync: Sync,
-    /// The table's `min_insync`.
-    pub min_insync: u32,
+    /// The table's options.
+    pub options: Options,
     /// How long things take.
     pub timing: Timing,
 }
@@ -74,6 +72,8 @@ pub struct Stored {
 pub enum Input {
     /// The meta group's decision, as the heartbeat stream told it.
     View(View),
+    /// The table has other options now.
+    Options(Options),
     /// The meta lease holds until then (R17).
     MetaLease(Millis),
     /// A stream to a follower is open in both directions (this tablet opened it, to lead on it).

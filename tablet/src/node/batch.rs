@@ -1,13 +1,16 @@
 //! What one critical section writes: one batch, and what follows when the log has it, or refuses it.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
+use stela_common::clock::Millis;
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, Offset, PartitionKey};
 use stela_common::log::{
     AppendError, Appended, Kind, Log, NewRecord, Piece, Position, RECORD_HEADER,
 };
+use stela_common::table::{Ack, Sync};
 use stela_replica::core::Admitted;
 use stela_replica::message::{Output, Write};
 
@@ -41,7 +44,7 @@ fn batch(pieces: &[Unwritten], most: u64) -> usize {
     fit.count().max(1)
 }
 
-fn append(log: &Log, batch: &[Unwritten]) -> Result<Appended, AppendError> {
+fn append(log: &Log, batch: &[Unwritten], patience: Duration) -> Result<Appended, AppendError> {
     let bodies: Vec<[&[u8]; 1]> = batch
         .iter()
         .map(|p| match p {
@@ -64,7 +67,32 @@ fn append(log: &Log, batch: &[Unwritten]) -> Result<Appended, AppendError> {
             Unwritten::Raw(raw) => Piece::Raw(raw),
         })
         .collect();
-    log.append_mixed(&pieces)
+    log.append_within(&pieces, patience)
+}
+
+/// How long the sync of these may wait: as long as the most impatient of their tables says (`sync=interval`). What is not
+/// an entry is waited for.
+fn patience(inner: &Inner, after: &[After]) -> Duration {
+    let mut least = u32::MAX;
+    let mut known: Option<(PartitionKey, u32)> = None;
+    for after in after {
+        let key = match after {
+            After::Entry { key, .. } | After::Client { key, .. } => *key,
+            After::Epoch { .. } | After::Truncate { .. } | After::Purge(_) => {
+                return Duration::ZERO;
+            }
+        };
+        let ms = match known.filter(|(same, _)| *same == key) {
+            Some((_, ms)) => ms,
+            None => match inner.partitions.get(&key).map(|p| p.store.table().options.sync) {
+                Some(Sync::Interval(ms)) => ms,
+                _ => return Duration::ZERO,
+            },
+        };
+        known = Some((key, ms));
+        least = least.min(ms);
+    }
+    Duration::from_millis(least.into())
 }
 
 /// What follows when a record is in the log.
@@ -124,7 +152,8 @@ impl Node {
         let most = APPEND.min(self.config.segment_bytes / 4);
         while !rest.is_empty() {
             let (batch, behind) = rest.split_at(batch(rest, most));
-            match append(&self.log, batch) {
+            let patience = patience(inner, &after.as_slice()[..batch.len().min(after.len())]);
+            match append(&self.log, batch, patience) {
                 Ok(appended) => {
                     if std::mem::take(&mut inner.refused) {
                         tracing::info!("the log takes writes again");
@@ -147,13 +176,18 @@ impl Node {
                     p.appended(offset, epoch, at);
                     p.dedup.appended(offset, request.0, request.1);
                 }
+                self.show_at_once(inner, key);
                 (key, write)
             }
             After::Client { key, admitted, waiter } => {
                 if let Some(p) = inner.partitions.get_mut(&key) {
                     p.appended(admitted.offset, admitted.epoch, at);
+                    if waiter.level == Ack::Leader {
+                        inner.early.insert(key);
+                    }
                     p.waiters.entry(admitted.offset).or_default().push(*waiter);
                 }
+                self.show_at_once(inner, key);
                 for outgoing in inner.outgoing.values_mut().filter(|o| o.ships.contains_key(&key)) {
                     outgoing.outbox.fill(|b| b.dirty(key));
                 }
@@ -186,6 +220,32 @@ impl Node {
         match inner.unsynced.back_mut() {
             Some(last) if (last.key, last.end) == (key, end) => last.write = write,
             _ => inner.unsynced.push_back(Unsynced { end, key, write }),
+        }
+    }
+
+    /// R34: where the leader's word is enough, what is written is readable.
+    pub(crate) fn show_at_once(&self, inner: &mut Inner, key: PartitionKey) {
+        let Some(p) = inner.partitions.get_mut(&key) else { return };
+        if p.store.table().options.ack == Ack::Leader
+            && p.quarantine.is_none()
+            && let Err(why) = p.apply(&self.log, key, p.last())
+        {
+            self.quarantine(inner, key, format!("an entry cannot be read: {why}"));
+        }
+    }
+
+    /// R34: answers the writes that ask for the leader alone.
+    pub(super) fn answer_early(&self, inner: &mut Inner) {
+        let now = Millis::now();
+        let keys = std::mem::take(&mut inner.early);
+        for key in keys {
+            let Some(p) = inner.partitions.get_mut(&key) else { continue };
+            if let Some(to) = p.core.stored(now) {
+                p.acknowledge_early(to);
+            }
+            if p.waiters.values().flatten().any(|w| w.level == Ack::Leader) {
+                inner.early.insert(key);
+            }
         }
     }
 

@@ -13,7 +13,7 @@ mod restart;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -113,6 +113,8 @@ pub struct Inner {
     pub unreported: Vec<PartitionKey>,
     /// Something was added to `unreported` or changed again since the last tick.
     pub changed: bool,
+    /// Partitions with waiters that ask for the leader alone (R34).
+    pub(crate) early: BTreeSet<PartitionKey>,
     /// The disk refuses writes.
     refused: bool,
     unsynced: VecDeque<Unsynced>,
@@ -147,6 +149,8 @@ pub struct Node {
     pub peers: Notify,
     /// Held by whoever changes the files of tables and what the node knows of them; taken before the node's lock.
     pub table_files: Mutex<()>,
+    /// Its disk does not finish a sync (R23).
+    pub(crate) hangs: AtomicBool,
     inner: Mutex<Inner>,
     conns: AtomicU64,
 }
@@ -185,6 +189,7 @@ impl Node {
             report: Notify::new(),
             peers: Notify::new(),
             table_files: Mutex::new(()),
+            hangs: AtomicBool::new(false),
             inner: Mutex::new(inner),
             conns: AtomicU64::new(1),
         })
@@ -264,6 +269,9 @@ impl Node {
             let Some((key, output)) = work.later.pop_front() else { break };
             self.perform(inner, key, output);
         }
+        if !inner.early.is_empty() {
+            self.answer_early(inner);
+        }
     }
 
     /// What a replica is told about itself.
@@ -278,8 +286,7 @@ impl Node {
             key,
             tablet,
             incarnation: self.incarnation,
-            sync: table.options.sync,
-            min_insync: table.options.min_insync,
+            options: table.options,
             timing: self.config.timing,
         }
     }
@@ -334,6 +341,7 @@ impl Inner {
             suspended: BTreeSet::new(),
             unreported: Vec::new(),
             changed: false,
+            early: BTreeSet::new(),
             refused: false,
             unsynced: VecDeque::new(),
         }

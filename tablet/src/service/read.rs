@@ -38,6 +38,8 @@ pub(super) trait Read {
 
     fn target(&self) -> pb::Target;
     fn at_leader_only(&self) -> bool;
+    /// R35: an offset that it must show at least, and the unclean epochs that it is of.
+    fn at_least(&self) -> (Offset, u64);
     fn read(&self, node: &Node, partition: &Partition) -> Result<Self::Reply, Refusal>;
     fn reply(outcome: Result<Self::Reply, Refusal>, about: About) -> Self::Reply;
 
@@ -95,6 +97,16 @@ fn look<R: Read>(node: &Node, request: &R) -> Look<R::Reply> {
         return Look::Answer(R::reply(Err(refusal), about(p, true)));
     }
     if !request.at_leader_only() {
+        let (offset, uncleans) = request.at_least();
+        let known = p.core.view().map_or(0, |v| v.uncleans);
+        if offset > Offset(0) && uncleans < known {
+            // What it was told may be among what an unclean election has lost (R16).
+            let text = format!("{}: leaders were elected uncleanly since", Code::Behind.text());
+            return Look::Answer(R::reply(Err(Refusal::new(Code::Behind, text)), about(p, true)));
+        }
+        if offset > p.applied || (offset > Offset(0) && uncleans > known) {
+            return Look::Park(p.parked.clone(), Code::Behind.into(), about(p, true));
+        }
         return Look::Answer(R::reply(request.read(node, p), about(p, false)));
     }
     if p.suspended.is_some() {
@@ -139,6 +151,10 @@ impl Read for pb::GetRequest {
         of_leader(self.from)
     }
 
+    fn at_least(&self) -> (Offset, u64) {
+        (Offset(self.at_least), self.at_least_uncleans)
+    }
+
     fn read(&self, node: &Node, p: &Partition) -> Result<pb::GetReply, Refusal> {
         let (ts, value) = p.store.get(&node.log, self.index, &self.key, self.ts, wall_ms())?;
         Ok(pb::GetReply { ts, value, ..Default::default() })
@@ -169,6 +185,10 @@ impl Read for pb::ScanRequest {
 
     fn at_leader_only(&self) -> bool {
         of_leader(self.from)
+    }
+
+    fn at_least(&self) -> (Offset, u64) {
+        (Offset(self.at_least), self.at_least_uncleans)
     }
 
     fn read(&self, node: &Node, p: &Partition) -> Result<pb::ScanReply, Refusal> {
@@ -203,6 +223,10 @@ impl Read for pb::CountRequest {
 
     fn at_leader_only(&self) -> bool {
         of_leader(self.from)
+    }
+
+    fn at_least(&self) -> (Offset, u64) {
+        (Offset(self.at_least), self.at_least_uncleans)
     }
 
     fn read(&self, _: &Node, p: &Partition) -> Result<pb::CountReply, Refusal> {

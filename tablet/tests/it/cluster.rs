@@ -192,7 +192,7 @@ pub fn row(key: &str, time: u64, value: &str) -> pb::Row {
 }
 
 pub fn put(rows: Vec<pb::Row>, (session, seq): (u64, u64)) -> pb::PutRequest {
-    pb::PutRequest { target: target(0), session, seq, rows, again: false }
+    pb::PutRequest { target: target(0), session, seq, rows, again: false, ..Default::default() }
 }
 
 /// Code and text of a refusal; (0, "ok") is none.
@@ -222,7 +222,8 @@ impl Client {
 
     pub async fn get(&mut self, key: &str, ts: u64) -> pb::GetReply {
         let key = Bytes::copy_from_slice(key.as_bytes());
-        let request = pb::GetRequest { target: target(0), key, index: 0, ts, from: 0 };
+        let request =
+            pb::GetRequest { target: target(0), key, index: 0, ts, from: 0, ..Default::default() };
         self.0.get(request).await.unwrap().into_inner()
     }
 
@@ -235,8 +236,16 @@ impl Client {
         from: pb::ReadFrom,
     ) -> pb::ScanReply {
         let key = Bytes::copy_from_slice(key.as_bytes());
-        let request =
-            pb::ScanRequest { target: target(0), key, index: 0, st, et, limit, from: from.into() };
+        let request = pb::ScanRequest {
+            target: target(0),
+            key,
+            index: 0,
+            st,
+            et,
+            limit,
+            from: from.into(),
+            ..Default::default()
+        };
         self.0.scan(request).await.unwrap().into_inner()
     }
 
@@ -249,8 +258,14 @@ impl Client {
 
     pub async fn count(&mut self, key: &str) -> u64 {
         let key = Bytes::copy_from_slice(key.as_bytes());
-        let request =
-            pb::CountRequest { target: target(0), key, index: 0, filter_expired: false, from: 0 };
+        let request = pb::CountRequest {
+            target: target(0),
+            key,
+            index: 0,
+            filter_expired: false,
+            from: 0,
+            ..Default::default()
+        };
         let reply = self.0.count(request).await.unwrap().into_inner();
         assert_eq!(said(&reply.status), OK);
         reply.count

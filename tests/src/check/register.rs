@@ -166,7 +166,7 @@ mod tests {
         for n in 0..5000u64 {
             now += 10;
             let spread = random.next_u64() % 40;
-            let kind = if random.next_u64() % 2 == 0 {
+            let kind = if random.next_u64().is_multiple_of(2) {
                 value = n;
                 Kind::Write(n)
             } else {

@@ -3,6 +3,7 @@
 
 use stela_common::clock::Millis;
 use stela_common::ids::{Epoch, Incarnation, Offset, TabletId};
+use stela_common::table::Ack;
 use stela_common::wire::View;
 use stela_replica::core::{Admitted, Env, Replica};
 use stela_replica::message::{Identity, Input, Output, Refusal, Stored};
@@ -43,7 +44,7 @@ impl<V: Variant> Core for Replica<V> {
         Self::step(self, now, env, input, outputs);
     }
     fn admit(&mut self, now: Millis) -> Result<Admitted, Refusal> {
-        Self::admit(self, now)
+        Self::admit(self, Ack::All, now)
     }
     fn revoke(&mut self, admitted: Admitted) {
         Self::revoke(self, admitted);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use stela_common::clock::Millis;
 use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TabletId, Version};
-use stela_common::table::Sync;
+use stela_common::table::{Ack, Options, Sync};
 use stela_common::wire::{Member, View};
 use stela_replica::lease::{Grants, Permits};
 use stela_replica::message::{Conn, Identity, Stored, Write};
@@ -317,8 +317,11 @@ pub fn identity(process: &Process, scene: &Scene, key: PartitionKey) -> Identity
         key,
         tablet: process.tablet,
         incarnation: process.incarnation,
-        sync: if scene.profile.interval { Sync::Interval(100) } else { Sync::Commit },
-        min_insync: scene.profile.min_insync,
+        options: Options {
+            ack: Ack::All,
+            sync: if scene.profile.interval { Sync::Interval(100) } else { Sync::Commit },
+            min_insync: scene.profile.min_insync,
+        },
         timing,
     }
 }

@@ -35,9 +35,9 @@ struct Bench {
 async fn bench(layout: Layout) -> Bench {
     let fake = fake::start().await;
     let options = Cluster {
-        nameservers: vec![fake.nameserver.clone()],
         cluster: None,
         timeout: Duration::from_millis(1000),
+        ..Cluster::new(vec![fake.nameserver.clone()])
     };
     let client = Client::connect(options).await.unwrap();
     let session =

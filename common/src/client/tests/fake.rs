@@ -290,6 +290,7 @@ pub fn stored(offset: u64) -> Act<pb::answer::Kind> {
         offset,
         leader: String::new(),
         epoch: 1,
+        ..Default::default()
     }))
 }
 
@@ -301,6 +302,7 @@ pub fn no(code: Code, leader: &str, epoch: u64) -> Act<pb::answer::Kind> {
         offset: 0,
         leader: leader.into(),
         epoch,
+        ..Default::default()
     }))
 }
 

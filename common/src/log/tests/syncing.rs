@@ -123,3 +123,33 @@ fn reports_arrive_by_channel() {
     drop(log);
     assert!(runtime.block_on(reports.changed()).is_err(), "it ends with the log");
 }
+
+/// What may wait is synced with what may not, and by itself when its time is over.
+#[test]
+fn who_is_in_no_hurry_is_synced_in_time_and_holds_up_nobody() {
+    let place = Place::new();
+    let (log, _) = place.open();
+    put(&log, 1, 1, b"first");
+    until_synced(&log);
+    let first = log.synced();
+    let record = record(Kind::Entry, 1, 2, 1, &[b"patient"]);
+    let patient = log.append_within(&[Piece::New(record)], Duration::from_secs(3600)).unwrap();
+    assert_eq!(log.synced(), first);
+    put(&log, 1, 3, b"in a hurry");
+    until_synced(&log);
+    assert!(log.synced() >= patient.end);
+    let soon = log.append_within(
+        &[Piece::New(super::record(Kind::Entry, 1, 4, 1, &[b"soon"]))],
+        Duration::from_millis(20),
+    );
+    let soon = soon.unwrap().end;
+    until("its time is over", || log.synced() >= soon);
+    // A clean stop waits for nobody's patience.
+    let last = log.append_within(
+        &[Piece::New(super::record(Kind::Entry, 1, 5, 1, &[b"last"]))],
+        Duration::from_secs(3600),
+    );
+    last.unwrap();
+    log.close().unwrap();
+    assert_eq!(log.syncing_since(), None);
+}

@@ -283,7 +283,7 @@ impl Follower {
         let Some(Joining { conn, nonce, stage: Stage::Joined(said) }) = &mut self.joining else {
             return;
         };
-        let offset = base.log.stable::<V>(base.me.sync);
+        let offset = base.log.stable::<V>(base.me.options.sync);
         if *said == Some(offset) || !(base.log.settled() || V::ACK_BEFORE_SYNC) {
             return;
         }

@@ -27,6 +27,7 @@ use std::marker::PhantomData;
 pub use base::Env;
 use stela_common::clock::Millis;
 use stela_common::ids::{Epoch, Incarnation, Offset, TabletId};
+use stela_common::table::Ack;
 use stela_common::wire::View;
 
 use self::base::{At, Base};
@@ -78,6 +79,13 @@ impl<V: Variant> Replica<V> {
         let at = At { now, env };
         match input {
             Input::View(view) => self.view_changed(view, at, out),
+            Input::Options(options) => {
+                self.base.me.options = options;
+                match &mut self.role {
+                    Role::Follower(follower) => follower.synced::<V>(&mut self.base, out),
+                    Role::Leader(leader) => leader.advance::<V>(&mut self.base, at, out),
+                }
+            }
             Input::MetaLease(until) => {
                 self.base.lease_until = self.base.lease_until.max(until);
                 if let Role::Leader(leader) = &mut self.role {
@@ -222,16 +230,25 @@ impl<V: Variant> Replica<V> {
             })
     }
 
-    /// Gives a client's write its place. A leader that does not serve yet refuses: what it refuses was certainly not
+    /// Gives a client's write its place; `level`: who must have it before it is acknowledged. A leader that does not serve yet refuses: what it refuses was certainly not
     /// done, and the client comes again. The write is to be in the log before the next step.
     ///
     /// # Errors
     /// Why it is not admitted; nothing has changed.
-    pub fn admit(&mut self, now: Millis) -> Result<Admitted, Refusal> {
+    pub fn admit(&mut self, level: Ack, now: Millis) -> Result<Admitted, Refusal> {
         match &mut self.role {
             _ if self.base.quarantined => Err(Refusal::Quarantined),
             Role::Follower(_) => Err(Refusal::NotLeader),
-            Role::Leader(leader) => leader.admit(&mut self.base, now),
+            Role::Leader(leader) => leader.admit(level, &mut self.base, now),
+        }
+    }
+
+    /// Up to where writes may be acknowledged that ask for the leader alone (R34); `None`: none at the moment.
+    #[must_use]
+    pub fn stored(&self, now: Millis) -> Option<Offset> {
+        match &self.role {
+            Role::Leader(leader) if !self.base.quarantined => leader.stored::<V>(&self.base, now),
+            _ => None,
         }
     }
 

@@ -5,10 +5,12 @@
 //! this epoch, and whoever this replica permitted to read must have lost that permit by now (R11). Alone in its commit set
 //! a leader acknowledges and reads only while its meta lease holds, and without one it commits nothing behind its barrier
 //! (R9). A read is answered only while every
-//! other member of the commit set permits it, on the connection on which it has joined (R11).
+//! other member of the commit set permits it, on the connection on which it has joined (R11). Where the leader's word is
+//! enough (`ack=leader`, R34) that is its lease, for acknowledging and for reading: outside of these promises.
 
 use stela_common::clock::Millis;
 use stela_common::ids::Offset;
+use stela_common::table::Ack;
 
 use super::Admitted;
 use super::base::{At, Base};
@@ -43,7 +45,7 @@ impl Leader {
         if !self.announced || self.surrendered() {
             return;
         }
-        let own = base.log.stable::<V>(base.me.sync);
+        let own = base.log.stable::<V>(base.me.options.sync);
         let reached = self.reached(own);
         if !self.serving {
             let at_once = V::SERVE_LOG_END || V::SERVE_OLD_COMMIT;
@@ -132,14 +134,19 @@ impl Leader {
     }
 
     /// R9, R10, R12, R36.
-    pub(super) fn admit(&mut self, base: &mut Base, now: Millis) -> Result<Admitted, Refusal> {
+    pub(super) fn admit(
+        &mut self,
+        level: Ack,
+        base: &mut Base,
+        now: Millis,
+    ) -> Result<Admitted, Refusal> {
         if !self.serving || self.drain != Drain::Off {
             return Err(Refusal::NotServing);
         }
         if !enough_in_sync(base) {
             return Err(Refusal::NotEnoughInSync);
         }
-        if self.stalled(base, now) {
+        if self.stalled(base, now) || (level == Ack::Leader && !base.leased(now)) {
             return Err(Refusal::LeaseExpired);
         }
         if base.commit == base.log.last() {
@@ -148,6 +155,12 @@ impl Leader {
         let epoch = base.log.epoch();
         let write = base.log.append(epoch);
         Ok(Admitted { offset: base.log.last(), epoch, commit: base.commit, write })
+    }
+
+    /// R34: up to where a write may be acknowledged that asks for the leader alone: what is stored here as the table's
+    /// `sync` asks, while it serves and its meta lease holds.
+    pub(super) fn stored<V: Variant>(&self, base: &Base, now: Millis) -> Option<Offset> {
+        (self.serving() && base.leased(now)).then(|| base.log.stable::<V>(base.me.options.sync))
     }
 
     /// R9: without a lease, and writes wait for a commit offset that has stood still too long.
@@ -172,6 +185,10 @@ impl Leader {
         if V::READ_WITHOUT_PERMIT {
             return Ok(());
         }
+        if base.me.options.ack == Ack::Leader {
+            // R34: what was acknowledged is here, whoever else has it.
+            return if base.leased(at.now) { Ok(()) } else { Err(Refusal::LeaseExpired) };
+        }
         let length = base.me.timing.read_lease;
         let permitted = |conn| at.env.permits.holds(conn, at.now, length);
         let all = self.set.others().iter().all(|member| {
@@ -184,5 +201,5 @@ impl Leader {
 
 fn enough_in_sync(base: &Base) -> bool {
     let members = base.view.as_ref().map_or(0, |v| v.in_sync.len());
-    members >= usize::try_from(base.me.min_insync).unwrap_or(usize::MAX)
+    members >= usize::try_from(base.me.options.min_insync).unwrap_or(usize::MAX)
 }

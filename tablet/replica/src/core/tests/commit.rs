@@ -26,7 +26,7 @@ fn a_write_is_committed_when_the_leader_and_all_members_have_it_on_disk() {
 
 #[test]
 fn interval_tables_commit_what_is_written() {
-    let mut b = Bench::<Sound>::of(stored(1, &[]), |me| me.sync = Sync::Interval(100));
+    let mut b = Bench::<Sound>::of(stored(1, &[]), |me| me.options.sync = Sync::Interval(100));
     b.leading(5, 2, &[1, 2]);
     b.admit().unwrap();
     assert_eq!(acknowledged(&b.ack(2, 2, 1, 1)), Some(1));
@@ -153,7 +153,7 @@ fn without_lease_and_progress_it_refuses_and_fails_who_waits() {
 /// R36: tested when a write is let in, and again when it is acknowledged.
 #[test]
 fn min_insync_is_tested_at_admission_and_at_acknowledgement() {
-    let mut b = Bench::<Sound>::of(stored(1, &[]), |me| me.min_insync = 2);
+    let mut b = Bench::<Sound>::of(stored(1, &[]), |me| me.options.min_insync = 2);
     b.leading(5, 2, &[1, 2]);
     b.lease(5000);
     b.write();

@@ -26,7 +26,7 @@ fn records_are_acknowledged_when_they_are_synced() {
 /// A table that syncs at intervals is acknowledged when written, but epochs and cuts are synced all the same.
 #[test]
 fn interval_tables_acknowledge_what_is_written() {
-    let mut b = Bench::<Sound>::of(stored(1, &[1, 1]), |me| me.sync = Sync::Interval(100));
+    let mut b = Bench::<Sound>::of(stored(1, &[1, 1]), |me| me.options.sync = Sync::Interval(100));
     b.lead(2, 2);
     let nonce = nonce_of(&b.synced(1)).unwrap();
     assert_eq!(b.point(2, 2, nonce, 1), [Output::Truncate { write: Write(2), to: Offset(1) }]);

@@ -6,13 +6,14 @@ mod drain;
 mod following;
 mod joining;
 mod members;
+mod options;
 mod permits;
 mod planted;
 mod roles;
 
 use stela_common::clock::Millis;
 use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TabletId, Version};
-use stela_common::table::Sync;
+use stela_common::table::{Ack, Options, Sync};
 use stela_common::wire::{Member, View};
 
 use super::{Admitted, Env, Replica};
@@ -99,8 +100,7 @@ impl<V: Variant> Bench<V> {
             key: PartitionKey::new(1, 0),
             tablet: TabletId(ME),
             incarnation: run(ME),
-            sync: Sync::Commit,
-            min_insync: 1,
+            options: Options::default(),
             timing: Timing::default(),
         };
         change(&mut me);
@@ -239,7 +239,7 @@ impl<V: Variant> Bench<V> {
     }
 
     fn admit(&mut self) -> Result<Admitted, Refusal> {
-        self.replica.admit(self.now)
+        self.replica.admit(Ack::All, self.now)
     }
 
     fn may_read(&self) -> Result<(), Refusal> {
