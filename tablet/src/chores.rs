@@ -1,14 +1,17 @@
-//! What is done when time passes: replicas that wait, reports that are due, drops that finish, rows that expire.
+//! What is done when time passes: replicas that wait, reports that are due, drops that finish, rows that expire,
+//! snapshots, and the log's length.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use stela_common::clock::{Millis, wall_ms};
-use stela_common::ids::TableId;
+use stela_common::ids::{Offset, PartitionKey, TableId};
 use stela_replica::message::Input;
 
 use crate::node::{Inner, Node, Work};
 use crate::registry;
+use crate::snapshot::files as snapshots;
 use crate::store::SEG_CNT;
 
 /// How often cores that wait for something are told that time has passed.
@@ -17,6 +20,8 @@ const TICK: Duration = Duration::from_millis(25);
 const CONFIRM: u32 = 100;
 /// A purge that the disk refused is tried again after this, ms.
 const PURGE_AGAIN: u64 = 1000;
+/// A copy of which a snapshot was tried by itself is not tried again before, ms: what failed would fail again.
+const SNAPSHOT_AGAIN: u64 = 60_000;
 
 /// Ticks until the node stops.
 pub async fn tick(node: Arc<Node>) {
@@ -68,10 +73,12 @@ fn confirm_drops(node: &Arc<Node>) {
     if done.is_empty() {
         return;
     }
-    // Files of tables are being written: the next tick comes soon.
+    // Files of tables or snapshots are being written: the next tick comes soon.
     let Some(_files) = node.table_files.try_lock() else { return };
+    let Ok(_snapshots) = node.snapshots.try_lock() else { return };
     for tid in done {
-        if let Err(e) = node.files.remove_table(tid) {
+        let removed = snapshots::remove_table(node.files.disk(), &node.files.snapshots(), tid);
+        if let Err(e) = removed.and_then(|()| node.files.remove_table(tid)) {
             tracing::error!(%tid, error = %e, "cannot forget a dropped table; tries again");
             continue;
         }
@@ -90,6 +97,29 @@ fn report(node: &Arc<Node>) {
     let quiet = !std::mem::take(&mut inner.changed);
     if quiet && !inner.unreported.is_empty() {
         node.report.notify_one();
+    }
+}
+
+/// Makes the snapshots that are due, and gives back what nobody needs of the log, until the node stops.
+pub async fn keep_short(node: Arc<Node>) {
+    let mut tried: BTreeMap<PartitionKey, (Offset, Millis)> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            () = tokio::time::sleep(node.config.snapshots.look) => {}
+        }
+        let mut may_try = |key: PartitionKey| {
+            let base = node.look().partitions.get(&key).map_or(Offset(0), |p| p.store.base());
+            let now = Millis::now();
+            let before = tried.insert(key, (base, now));
+            let again = before.is_none_or(|(was, at)| was < base || now.since(at) > SNAPSHOT_AGAIN);
+            if let Some(before) = before.filter(|_| !again) {
+                tried.insert(key, before);
+            }
+            again
+        };
+        node.keep_short(&mut may_try).await;
+        tried.retain(|key, _| node.look().partitions.contains_key(key));
     }
 }
 

@@ -28,6 +28,22 @@ pub struct Config {
     pub sweep: Duration,
     /// The timing of replication.
     pub timing: Timing,
+    /// When snapshots are made.
+    pub snapshots: Snapshots,
+    /// Bytes that the log may take: what pins more of it is put into snapshots. A quarter is kept in any case, for
+    /// followers that were away for a moment.
+    pub log_keep: u64,
+}
+
+/// When snapshots are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshots {
+    /// When the entries since the last one take more bytes than it does, and than this.
+    pub grown: u64,
+    /// When there are so many entries since the last one; 0: whatever their number.
+    pub every: u64,
+    /// How often it is looked whether one is due.
+    pub look: Duration,
 }
 
 impl Config {
@@ -51,6 +67,8 @@ impl Config {
             segment_bytes: 64 << 20,
             sweep: Duration::from_secs(60),
             timing: Timing::default(),
+            snapshots: Snapshots { grown: 64 << 20, every: 0, look: Duration::from_secs(1) },
+            log_keep: 1 << 30,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! fences          incarnations tried (R14), highest controller epoch (R20)  replaced, synced before it counts
 //! tables/<tid>    a table and which of its partitions are here              replaced
 //! lost+found/     discarded tails, raw records, one file each               never deleted by Stela
+//! snapshots/      see [`files`](crate::snapshot::files)
 //! log/            the segment log
 //! ```
 //!
@@ -79,6 +80,24 @@ impl Files {
     #[must_use]
     pub fn log_dir(&self) -> PathBuf {
         self.dir.join("log")
+    }
+
+    /// The disk under it.
+    #[must_use]
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Where the snapshots of all partitions are.
+    #[must_use]
+    pub fn snapshots(&self) -> PathBuf {
+        self.dir.join("snapshots")
+    }
+
+    /// Where those of one are.
+    #[must_use]
+    pub fn snapshots_of(&self, key: PartitionKey) -> PathBuf {
+        self.snapshots().join(key.to_string())
     }
 
     /// The directory's identity; `None` when it has none yet.

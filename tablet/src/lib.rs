@@ -21,6 +21,7 @@ pub mod registry;
 pub mod replicate;
 pub mod report;
 pub mod service;
+pub mod snapshot;
 pub mod start;
 pub mod store;
 pub mod write;

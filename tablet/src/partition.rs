@@ -22,10 +22,12 @@ use stela_replica::message::{Conn, Identity, Stored, ToLeader, Write};
 use tokio::sync::{Notify, oneshot};
 
 use crate::outbox::{Gather, Outbox};
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::store::dedup::Dedup;
 use crate::store::load::{Loaded, Loading};
 use crate::store::places::{self, Places};
+use crate::store::replay::Source;
 
 /// Committed entries whose places are kept at hand beyond the uncommitted ones, for followers that are a little behind.
 const RECENT: usize = 256;
@@ -141,6 +143,16 @@ pub struct Partition {
     pub greeted: BTreeSet<Conn>,
     /// How long it stands still when its next write fails, ms.
     pause: u64,
+    /// Records before do not count when it is made again (R26).
+    replay_from: Position,
+    /// At `replay_from` stands the `Installed` record of its snapshot: that has to stay.
+    installed: bool,
+    /// How often readable entries were taken back.
+    pub rebuilt: u64,
+    /// A snapshot up to there is being made: nothing below is cut until that has ended.
+    pub making: Option<Offset>,
+    /// The log may give back what it has of it: what cannot be in a snapshot stands in files of its own (R29).
+    pub released: bool,
 }
 
 impl Partition {
@@ -153,7 +165,7 @@ impl Partition {
             epochs: epochs.clone(),
             last: loaded.last,
             commit: loaded.commit,
-            damaged: loaded.damaged,
+            damaged: loaded.damage.is_some(),
             written: Write(0),
         };
         Self {
@@ -169,17 +181,40 @@ impl Partition {
             parked: Arc::new(Notify::new()),
             served: None,
             // R30: it keeps what it has, and neither shows it nor leads.
-            quarantine: loaded.damaged.then(|| "its entries in the log are damaged".to_owned()),
+            quarantine: loaded.damage,
             reported: None,
             unreported: false,
             suspended: None,
             greeted: BTreeSet::new(),
             pause: PAUSE.0,
+            replay_from: loaded.replay_from,
+            installed: loaded.installed,
+            rebuilt: 0,
+            making: None,
+            released: loaded.released,
         }
     }
 
     /// What recovery found: committed entries become readable, the rest waits for a leader's word.
-    pub fn load(&mut self, log: &Log, entries: Vec<Loading>, commit: Offset) {
+    pub fn load(
+        &mut self,
+        log: &Log,
+        snapshot: Option<Arc<Snapshot>>,
+        entries: Vec<Loading>,
+        commit: Offset,
+    ) {
+        if let Some(first) = entries.first().filter(|_| !self.installed) {
+            self.replay_from = first.at;
+        }
+        if let Some(snapshot) = snapshot
+            && let Err(why) = self.load_snapshot(snapshot)
+        {
+            self.quarantine = Some(why);
+            let tail = entries.iter().map(|e| Recent { at: e.at, epoch: e.epoch }).collect();
+            self.recent.0 = Offset(self.recent.0.0 - entries.len() as u64);
+            self.recent.1 = tail;
+            return;
+        }
         let committed = entries.partition_point(|e| e.offset <= commit);
         for entry in &entries[..committed] {
             let applied = log.read(entry.at).map_err(|e| e.to_string()).and_then(|record| {
@@ -197,6 +232,20 @@ impl Partition {
         self.dedup.committed(self.applied);
     }
 
+    fn load_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Result<(), String> {
+        let table = self.store.table().clone();
+        let created = snapshot.header().created_index;
+        if ![0, table.created_index].contains(&created) {
+            return Err(format!(
+                "{} is of another creation of the table",
+                snapshot.path().display()
+            ));
+        }
+        self.applied = snapshot.header().offset;
+        self.store = Store::load(table, snapshot).map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
     /// Entries up to `to` become readable.
     ///
     /// # Errors
@@ -204,15 +253,8 @@ impl Partition {
     pub fn apply(&mut self, log: &Log, key: PartitionKey, to: Offset) -> Result<(), String> {
         while self.applied < to {
             let next = self.applied.next();
-            let (at, record) = match self.recent(next) {
-                Some(recent) => (recent.at, log.read(recent.at).map_err(|e| e.to_string())?),
-                None => {
-                    let found = places::read_entries(log, &self.places, key, next, next, 0)
-                        .map_err(|e| e.to_string())?;
-                    let record = found.into_iter().next().ok_or("it is not there")?;
-                    (record.position(), record)
-                }
-            };
+            let at = self.place(log, key, next)?;
+            let record = log.read(at).map_err(|e| e.to_string())?;
             self.store.apply(at, record.body()).map_err(|e| format!("entry {next}: {e}"))?;
             self.applied = next;
         }
@@ -236,6 +278,9 @@ impl Partition {
     /// An entry is in the log.
     pub fn appended(&mut self, offset: Offset, epoch: Epoch, at: Position) {
         debug_assert_eq!(offset, self.last().next());
+        if offset == self.store.base().next() && !self.installed {
+            self.replay_from = at;
+        }
         self.recent.1.push_back(Recent { at, epoch });
         self.places.push(offset, at);
         self.epochs.appended(epoch, offset);
@@ -263,13 +308,91 @@ impl Partition {
         }
     }
 
-    /// Readable entries were voided: only behind an unclean election (R16). What is left is applied anew.
+    /// Readable entries were voided: only behind an unclean election (R16). What is left is applied anew, and what it says
+    /// of requests with it: those were committed, and are not taken back one by one (R32).
     fn rebuild(&mut self, log: &Log, key: PartitionKey, to: Offset) {
-        self.store = Store::new(self.store.table().clone());
-        self.applied = Offset(0);
-        if let Err(why) = self.apply(log, key, to) {
-            self.quarantine = Some(why);
+        let table = self.store.table().clone();
+        let (store, mut dedup) = match self.store.snapshot().cloned() {
+            Some(snapshot) => {
+                let dedup = (&snapshot.header().dedup).into();
+                (Store::load(table, snapshot).map_err(|e| e.to_string()), dedup)
+            }
+            None => (Ok(Store::new(table)), Dedup::default()),
+        };
+        let source = Source { log, places: &self.places, key };
+        let rebuilt = store.and_then(|mut store| {
+            let from = store.base().next();
+            source.replay(from, to, &mut store, Some(&mut dedup), &|| true)?;
+            Ok(store)
+        });
+        self.rebuilt += 1;
+        match rebuilt {
+            Ok(store) => (self.store, self.dedup, self.applied) = (store, dedup, to),
+            Err(why) => self.quarantine = Some(why),
         }
+    }
+
+    /// A snapshot made here, and the store that was made of it and of the entries up to `applied`, take the place of
+    /// those before.
+    pub fn switch(&mut self, store: Store, replay_from: Position) {
+        debug_assert!(store.base() <= self.applied);
+        self.store = store;
+        (self.replay_from, self.installed) = (replay_from, false);
+    }
+
+    /// A leader's snapshot, by the record at `at`, and the store that was made of it take the place of all that was here.
+    pub fn installed(&mut self, store: Store, snapshot: &Snapshot, at: Position) {
+        let header = snapshot.header();
+        self.rebuilt += 1;
+        self.store = store;
+        self.dedup = (&header.dedup).into();
+        self.epochs = header.epochs.clone();
+        self.epoch = self.epoch.max(header.last_epoch);
+        self.places = Places::default();
+        self.recent = (header.offset.next(), VecDeque::new());
+        self.applied = header.offset;
+        self.quarantine = None;
+        (self.replay_from, self.installed, self.released) = (at, true, false);
+    }
+
+    /// From where on the log is needed to make this replica again; `None`: nothing of it is.
+    #[must_use]
+    pub fn needs(&self) -> Option<Position> {
+        let whole = self.quarantine.is_none() && !self.installed;
+        let idle = whole && self.last() == self.store.base();
+        (!self.released && !idle).then_some(self.replay_from)
+    }
+
+    /// The first entry that the log still has of it: who needs an earlier one needs a snapshot.
+    #[must_use]
+    pub fn floor(&self) -> Offset {
+        self.places.first().unwrap_or_else(|| self.last().next())
+    }
+
+    /// The log before `start` is about to be given back.
+    pub fn trim(&mut self, start: Position) {
+        let first = self.store.base().next();
+        let needed = (self.last() >= first && self.replay_from >= start)
+            .then_some((first, self.replay_from))
+            .filter(|_| !self.installed);
+        self.places.trim(start, needed);
+        while self.recent.1.front().is_some_and(|r| r.at < start) && self.recent.0 <= self.applied {
+            self.recent.1.pop_front();
+            self.recent.0 = self.recent.0.next();
+        }
+    }
+
+    /// The place of an entry that the log has.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn place(&self, log: &Log, key: PartitionKey, offset: Offset) -> Result<Position, String> {
+        if let Some(recent) = self.recent(offset) {
+            return Ok(recent.at);
+        }
+        let found = places::read_entries(log, &self.places, key, offset, offset, 0)
+            .map_err(|e| e.to_string())?;
+        found.first().map(|r| r.position()).ok_or_else(|| "it is not there".into())
     }
 
     /// It has said that on a connection to its leader.

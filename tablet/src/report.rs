@@ -15,7 +15,7 @@ impl Inner {
         let orphans = self
             .orphans
             .iter()
-            .map(|(key, l)| (*key, l.last, l.epochs.epoch_at(l.last), l.damaged, 0));
+            .map(|(key, l)| (*key, l.last, l.epochs.epoch_at(l.last), l.damage.is_some(), 0));
         known
             .chain(orphans)
             .map(|(key, last, epoch, damaged, created_index)| pb::Inventory {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use stela_common::clock::Millis;
 use stela_common::fs::{self, Disk};
 use stela_common::ids::{PartitionKey, TabletId};
@@ -32,6 +33,7 @@ use crate::node::{Inner, Node};
 use crate::partition::Partition;
 use crate::replicate;
 use crate::service::Service;
+use crate::snapshot::files::{self as snapshots, Found};
 use crate::store::load::{self, Loaded};
 use crate::write::{self, Inbox};
 
@@ -157,6 +159,8 @@ pub async fn run_on(
     }
 
     let endpoint = config.endpoint.clone();
+    // However this ends, a snapshot in the making ends too.
+    let _stopped = stop.clone().drop_guard();
     let node = open(config, disk, files, stop.clone())?;
     let outcome = serve(&node, listener, address, ready).await;
     stop.cancel();
@@ -263,7 +267,8 @@ fn open(
     for damage in &recovery.damage {
         tracing::error!(at = %damage.at, bytes = damage.bytes, reason = %damage.reason, partitions = ?damage.suspects, "the log is damaged");
     }
-    let mut loaded = load::replay(&log, &recovery);
+    let found = open_snapshots(&files).map_err(directory)?;
+    let mut loaded = load::replay(&log, &recovery, &found);
     let mut fences = files.fences().map_err(directory)?;
     if !recovery.clean && !fences.unclean {
         fences.unclean = true;
@@ -272,16 +277,18 @@ fn open(
     let mut inner = Inner::new(now, fences);
     inner.tables = files.tables().map_err(directory)?;
     let node = Node::new(config.clone(), heartbeat::draw_incarnation(), files, log, stop, inner);
-    let tables: Vec<_> = node.look().tables.values().cloned().collect();
-    for held in tables {
-        let table = Arc::new(held.table);
-        for pid in held.pids {
-            let key = PartitionKey { tid: table.tid, pid };
-            let loaded = loaded.remove(&key).unwrap_or_default();
-            let partition = load_partition(&node, TabletId(0), key, table.clone(), loaded, now);
-            node.look().partitions.insert(key, partition);
+    let mut here = Vec::new();
+    for held in node.look().tables.values() {
+        let table = Arc::new(held.table.clone());
+        for pid in &held.pids {
+            let key = PartitionKey { tid: table.tid, pid: *pid };
+            here.push((key, table.clone(), loaded.remove(&key).unwrap_or_default()));
         }
     }
+    let partitions = in_parallel(here, |(key, table, loaded)| {
+        (key, load_partition(&node, TabletId(0), key, table, loaded, now))
+    });
+    node.look().partitions.extend(partitions);
     let orphans: BTreeMap<PartitionKey, Loaded> =
         loaded.into_iter().filter(|(_, l)| !l.purged).collect();
     for key in orphans.keys() {
@@ -289,6 +296,36 @@ fn open(
     }
     node.look().orphans = orphans;
     Ok(node)
+}
+
+/// The snapshots of all partitions, every checksum verified.
+fn open_snapshots(files: &Files) -> io::Result<BTreeMap<PartitionKey, Found>> {
+    let listed = snapshots::list(&files.snapshots())?.into_iter().collect();
+    let open =
+        |(key, paths): (PartitionKey, Vec<PathBuf>)| (key, Found::open(files.disk(), key, &paths));
+    Ok(in_parallel(listed, open).into_iter().collect())
+}
+
+/// Does something with each, on as many threads as there are processors.
+fn in_parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    let items = Mutex::new(items.into_iter());
+    let run = || -> Vec<R> {
+        std::iter::from_fn(|| {
+            let item = items.lock().next();
+            item.map(&work)
+        })
+        .collect()
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
+        let mut done = run();
+        for other in others {
+            // What panicked there panics here.
+            done.extend(other.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
+        }
+        done
+    })
 }
 
 /// A replica as its log has it: what is known to be committed is readable at once.
@@ -307,8 +344,9 @@ pub(crate) fn load_partition(
         Ack::All => loaded.commit,
         Ack::Leader => loaded.last,
     };
+    let snapshot = loaded.snapshot.take();
     let mut partition = Partition::new(identity.clone(), table, loaded, now);
-    partition.load(&node.log, entries, commit);
+    partition.load(&node.log, snapshot, entries, commit);
     if let Some(why) = &partition.quarantine {
         tracing::error!(%key, %why, "replica is quarantined");
         partition.restart(identity, Write(0), now);
@@ -349,6 +387,7 @@ async fn serve(
     tasks.spawn(tell_synced(node.clone()));
     tasks.spawn(chores::tick(node.clone()));
     tasks.spawn(chores::sweep(node.clone()));
+    tasks.spawn(chores::keep_short(node.clone()));
     let mut server = std::pin::pin!(server);
     let mut heartbeat = std::pin::pin!(heartbeat::run(node.clone(), registered));
     let mut ready = Some(ready);

@@ -151,6 +151,13 @@ macro_rules! unary {
                 Ok(Response::new(pb::GetTableStatusReply { status: wire::ok(), rows }))
             }
 
+            async fn make_snapshot(
+                &self,
+                _: Request<pb::MakeSnapshotRequest>,
+            ) -> Result<Response<pb::MakeSnapshotReply>, Status> {
+                Err(Status::unimplemented(""))
+            }
+
             async fn get_follower(
                 &self,
                 _: Request<pb::GetFollowerRequest>,

@@ -199,6 +199,27 @@ pub(crate) const FLAGS: &[Flag] = &[
         "ms that a follower may be behind before it leaves the in-sync set",
     ),
     flag(
+        "snapshot_min_log_mb",
+        Kind::Number,
+        "64",
+        &[Role::Tablet],
+        "MiB of log since its last snapshot, at least, before a partition gets a new one; or the size of that one",
+    ),
+    flag(
+        "snapshot_every",
+        Kind::Number,
+        "0",
+        &[Role::Tablet],
+        "entries after which a partition gets a new snapshot, whatever their size; 0: by size only",
+    ),
+    flag(
+        "log_keep_mb",
+        Kind::Number,
+        "1024",
+        &[Role::Tablet],
+        "MiB that the log may take: a follower that misses more than it still has gets a snapshot",
+    ),
+    flag(
         "log",
         Kind::Text,
         "info,openraft=off",

@@ -135,6 +135,7 @@ impl Tablet for Fake {
         count(pb::CountRequest) -> pb::CountReply;
         get_table_status(pb::GetTableStatusRequest) -> pb::GetTableStatusReply;
         get_follower(pb::GetFollowerRequest) -> pb::GetFollowerReply;
+        make_snapshot(pb::MakeSnapshotRequest) -> pb::MakeSnapshotReply;
     }
 }
 

@@ -93,6 +93,10 @@ pub(super) fn tablet(flags: &Flags) -> Result<stela_tablet::Config, FlagError> {
     };
     config.heartbeat = Duration::from_millis(positive("tablet_heartbeat_interval")?);
     config.timing.replica_lag = positive("replica_lag_ms")?;
+    let bytes = |name: &str| Ok::<_, FlagError>(positive(name)?.saturating_mul(1 << 20));
+    config.snapshots.grown = bytes("snapshot_min_log_mb")?;
+    config.snapshots.every = flags.number("snapshot_every");
+    config.log_keep = bytes("log_keep_mb")?;
     Ok(config)
 }
 

@@ -11,13 +11,13 @@ use crate::ids::{Epoch, Offset, PartitionKey};
 
 /// The end of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) struct End {
+pub struct End {
     /// The last entry.
-    pub(super) offset: Offset,
+    pub offset: Offset,
     /// Its epoch.
-    pub(super) epoch: Epoch,
+    pub epoch: Epoch,
     /// The highest epoch in which the replica began to act: a lost `EpochStart` shows here.
-    pub(super) acted: Epoch,
+    pub acted: Epoch,
 }
 
 /// The ends of all partitions of a log.
@@ -35,8 +35,8 @@ impl Ends {
         self.0.keys().copied()
     }
 
-    pub(super) fn sorted(&self) -> BTreeMap<PartitionKey, (Offset, Epoch)> {
-        self.0.iter().map(|(key, end)| (*key, (end.offset, end.epoch))).collect()
+    pub(super) fn sorted(&self) -> BTreeMap<PartitionKey, End> {
+        self.0.iter().map(|(key, end)| (*key, *end)).collect()
     }
 
     /// Takes note of an appended record.

@@ -41,6 +41,7 @@ mod sync;
 mod walk;
 
 pub use append::{Appended, Piece};
+pub use ends::End;
 pub use error::{AppendError, Fatal, OpenError, ReadError};
 pub use handle::{Log, LogSize};
 pub use map::Map;

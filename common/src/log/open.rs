@@ -12,6 +12,7 @@ use std::thread::{Builder, JoinHandle};
 use parking_lot::{Mutex, RwLock};
 
 use super::append::{self, Appender};
+use super::ends::End;
 use super::files::{self, Files};
 use super::plan::{self, Damage, Plan, Torn};
 use super::scan::{self, Scan};
@@ -21,7 +22,7 @@ use super::spare::{Spare, Spares};
 use super::sync::Syncing;
 use super::{Log, LogId, OpenError, Options, Position};
 use crate::fs::{self, Disk, Why};
-use crate::ids::{Epoch, Offset, PartitionKey};
+use crate::ids::PartitionKey;
 
 /// What recovery found.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +35,8 @@ pub struct Recovery {
     pub torn: Option<Torn>,
     /// The owner's checkpoint at the start of the log: what it needs of the records before those that are there.
     pub checkpoint: Option<Vec<u8>>,
-    /// Where each partition ends: its last entry and that one's epoch.
-    pub ends: BTreeMap<PartitionKey, (Offset, Epoch)>,
+    /// Where each partition ends, as the log knows it also from what was given back.
+    pub ends: BTreeMap<PartitionKey, End>,
 }
 
 impl Log {

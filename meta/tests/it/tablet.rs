@@ -348,6 +348,13 @@ impl Tablet for Port {
         nothing()
     }
 
+    async fn make_snapshot(
+        &self,
+        _: Request<tp::MakeSnapshotRequest>,
+    ) -> Answer<tp::MakeSnapshotReply> {
+        nothing()
+    }
+
     async fn session(
         &self,
         _: Request<Streaming<tp::SessionFrame>>,

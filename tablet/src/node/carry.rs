@@ -49,7 +49,7 @@ impl Node {
             Output::Truncate { write, to } => {
                 // What is cut must be in the log first, and saved before the cut (R4).
                 self.flush(inner, work);
-                if inner.suspended.contains(&key) {
+                if inner.suspended.contains(&key) || !self.may_cut(inner, work, key, to) {
                     return;
                 }
                 if let Err(e) = self.save_tail(inner, key, to) {
@@ -158,6 +158,26 @@ impl Node {
         if let Err(why) = p.apply(&self.log, key, to) {
             self.quarantine(inner, key, format!("a committed entry cannot be read: {why}"));
         }
+    }
+
+    /// What a snapshot has cannot be cut: only an unclean election (R16) asks for that.
+    fn may_cut(&self, inner: &mut Inner, work: &mut Work, key: PartitionKey, to: Offset) -> bool {
+        let Some(p) = inner.partitions.get(&key) else { return true };
+        let base = p.store.base();
+        if to < base {
+            let why = format!(
+                "its leader has entries up to {to} only, and its snapshot those up to {base}: it is to be rebuilt"
+            );
+            work.later.retain(|(k, _)| *k != key);
+            self.quarantine(inner, key, why);
+            return false;
+        }
+        if p.making.is_some_and(|making| to < making) {
+            tracing::warn!(%key, %to, "a snapshot is being made of what is to be cut: tries again");
+            self.suspend(inner, work, key);
+            return false;
+        }
+        true
     }
 
     fn save_tail(&self, inner: &Inner, key: PartitionKey, to: Offset) -> std::io::Result<()> {

@@ -6,10 +6,13 @@
 //! void, and the replica is suspended until it is made anew from what the log has.
 //!
 //! `batch`: what a critical section writes. `carry`: carrying out what cores want. `restart`: cores that are void.
+//! `snapshot`: making snapshots. `retain`: what of the log is given back.
 
 mod batch;
 mod carry;
 mod restart;
+mod retain;
+mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use crate::partition::{Partition, Unsynced};
 use crate::replicate::{FollowerBox, LeaderBox, Ship};
 
 pub use batch::Work;
+pub use retain::Pin;
 
 /// A proposal for the meta group (R7).
 #[derive(Clone, Debug)]
@@ -151,6 +155,10 @@ pub struct Node {
     pub table_files: Mutex<()>,
     /// Its disk does not finish a sync (R23).
     pub(crate) hangs: AtomicBool,
+    /// Held by whoever makes, installs or removes snapshots: one at a time.
+    pub snapshots: tokio::sync::Mutex<()>,
+    /// What others need of the log (R29).
+    pins: Mutex<BTreeMap<u64, Position>>,
     inner: Mutex<Inner>,
     conns: AtomicU64,
 }
@@ -190,6 +198,8 @@ impl Node {
             peers: Notify::new(),
             table_files: Mutex::new(()),
             hangs: AtomicBool::new(false),
+            snapshots: tokio::sync::Mutex::new(()),
+            pins: Mutex::default(),
             inner: Mutex::new(inner),
             conns: AtomicU64::new(1),
         })

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use futures::Stream;
 use futures::stream::BoxStream;
+use stela_common::ids::PartitionKey;
+use stela_common::wire;
 use stela_proto::replication::replication_server::{Replication, ReplicationServer};
 use stela_proto::replication::{ToFollower, ToLeader};
 use stela_proto::tablet as pb;
@@ -112,6 +114,19 @@ impl Tablet for Service {
         request: Request<pb::GetFollowerRequest>,
     ) -> Result<Response<pb::GetFollowerReply>, Status> {
         Ok(Response::new(status::followers(&self.node, &request.into_inner())))
+    }
+
+    async fn make_snapshot(
+        &self,
+        request: Request<pb::MakeSnapshotRequest>,
+    ) -> Result<Response<pb::MakeSnapshotReply>, Status> {
+        let request = request.into_inner();
+        let key = PartitionKey::new(request.tid, request.pid);
+        let (status, offset) = match self.node.make_snapshot(key).await {
+            Ok(offset) => (wire::ok(), offset.0),
+            Err(refusal) => (wire::refused(&refusal), 0),
+        };
+        Ok(Response::new(pb::MakeSnapshotReply { status, offset }))
     }
 
     async fn identity(

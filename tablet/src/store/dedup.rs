@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use stela_common::ids::Offset;
 
 /// Numbers of one session that are remembered.
@@ -44,7 +45,18 @@ pub struct Dedup {
     committed: Offset,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// The request ids of one partition at a committed offset, as a snapshot keeps them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Each session, in the order of the numbers that clients gave them.
+    sessions: BTreeMap<u64, Session>,
+    /// How many sessions had to go.
+    forgotten: u64,
+    /// Up to where all is committed.
+    committed: Offset,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Session {
     /// The entry that made it known.
     since: Offset,
@@ -84,7 +96,52 @@ impl Session {
     }
 }
 
+impl Remembered {
+    /// Whether it can be what a partition remembers at that offset.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self, at: Offset) -> Result<(), &'static str> {
+        let mut lasts: Vec<Offset> = self.sessions.values().map(|s| s.last).collect();
+        lasts.sort_unstable();
+        let known = |s: &Session| {
+            s.since <= s.last && s.last <= at && s.seen.iter().is_sorted_by(|a, b| a < b)
+        };
+        if self.committed != at || self.sessions.len() > SESSIONS {
+            return Err("the request ids are not those of the last entry");
+        }
+        if !lasts.is_sorted_by(|a, b| a < b) || !self.sessions.values().all(known) {
+            return Err("the request ids are not in order");
+        }
+        Ok(())
+    }
+}
+
+impl From<&Remembered> for Dedup {
+    fn from(remembered: &Remembered) -> Self {
+        let Remembered { sessions, forgotten, committed } = remembered;
+        Self {
+            sessions: sessions.clone().into_iter().collect(),
+            order: sessions.iter().map(|(session, known)| (known.last, *session)).collect(),
+            undo: VecDeque::new(),
+            forgotten: *forgotten,
+            committed: *committed,
+        }
+    }
+}
+
 impl Dedup {
+    /// What is to be kept of it when all that it has seen is committed.
+    #[must_use]
+    pub fn remembered(&self) -> Remembered {
+        debug_assert!(self.undo.is_empty(), "all is committed");
+        Remembered {
+            sessions: self.sessions.iter().map(|(s, known)| (*s, known.clone())).collect(),
+            forgotten: self.forgotten,
+            committed: self.committed,
+        }
+    }
+
     /// What to do with a request, which its sender may have sent before (`again`). Session 0 is "no id": always new.
     #[must_use]
     pub fn look(&self, session: u64, seq: u64, again: bool) -> Verdict {
@@ -287,8 +344,25 @@ mod tests {
                 replayed.appended(Offset(i as u64 + 1), *session, *seq);
             }
             replayed.committed(Offset(naive.committed as u64));
+            for (session, seq) in &asked {
+                prop_assert_eq!(replayed.look(*session, *seq, true), dedup.look(*session, *seq, true));
+            }
+            // So does one that goes on behind a snapshot of it.
+            let mut early = Dedup::default();
+            let (before, behind) = naive.log.split_at(naive.committed);
+            for (i, (session, seq)) in before.iter().enumerate() {
+                early.appended(Offset(i as u64 + 1), *session, *seq);
+            }
+            early.committed(Offset(naive.committed as u64));
+            let kept = serde_json::to_vec(&early.remembered()).unwrap();
+            let kept: Remembered = serde_json::from_slice(&kept).unwrap();
+            prop_assert_eq!(kept.check(Offset(naive.committed as u64)), Ok(()));
+            let mut later = Dedup::from(&kept);
+            for (i, (session, seq)) in behind.iter().enumerate() {
+                later.appended(Offset((before.len() + i) as u64 + 1), *session, *seq);
+            }
             for (session, seq) in asked {
-                prop_assert_eq!(replayed.look(session, seq, true), dedup.look(session, seq, true));
+                prop_assert_eq!(later.look(session, seq, true), dedup.look(session, seq, true));
             }
         }
     }

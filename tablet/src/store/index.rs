@@ -63,6 +63,29 @@ impl Index {
         }
     }
 
+    /// Room for so many keys, about.
+    pub fn reserve(&mut self, keys: u64) {
+        let each = usize::try_from(keys).unwrap_or(0) / SEG_CNT;
+        self.shards.iter_mut().for_each(|s| s.keys.reserve(each));
+    }
+
+    /// Adds a key with all its rows; it must not be there yet.
+    pub fn load(&mut self, key: &[u8], list: List) {
+        self.rows += list.len() as u64;
+        let shard = &mut self.shards[shard(key)];
+        shard.heap += key.len() + list.heap();
+        shard.keys.insert(key.into(), list);
+    }
+
+    /// The keys with their rows, ascending.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<(&[u8], &List)> {
+        let keys = self.shards.iter().flat_map(|s| &s.keys);
+        let mut keys: Vec<(&[u8], &List)> = keys.map(|(key, list)| (&**key, list)).collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        keys
+    }
+
     /// Removes a key with all its rows.
     pub fn remove(&mut self, key: &[u8]) {
         let shard = &mut self.shards[shard(key)];

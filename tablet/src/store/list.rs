@@ -65,6 +65,27 @@ impl List {
         Self { newest: point, older: Older::Few(Vec::new()) }
     }
 
+    /// A key with these rows, newest first, in arrays that are no longer than they need to be; `None`: there are none, or
+    /// not in that order.
+    #[must_use]
+    pub fn ordered(
+        mut rows: impl DoubleEndedIterator<Item = Point> + ExactSizeIterator,
+    ) -> Option<Self> {
+        let newest = rows.next()?;
+        let mut points = Vec::with_capacity(rows.len());
+        points.extend(rows.rev());
+        let last = points.last().map_or(0, |p: &Point| p.ts);
+        if last > newest.ts || !points.is_sorted_by_key(|p| p.ts) {
+            return None;
+        }
+        let older = if points.len() < SPLIT {
+            Older::Few(points)
+        } else {
+            Older::Many(Box::new(Chunks::new(points)))
+        };
+        Some(Self { newest, older })
+    }
+
     /// Adds a row.
     pub fn insert(&mut self, point: Point) {
         let older = if point.ts >= self.newest.ts {
@@ -316,6 +337,24 @@ mod tests {
             naive.insert(point);
             check(&list, &naive, 0, span / 3);
         }
+    }
+
+    #[test]
+    fn a_list_is_made_of_its_rows() {
+        for count in [1, 2, 50, 5000] {
+            let (list, mut naive) = inserted((0..count).map(|i| i * 7 % 100));
+            let mut again = List::ordered(list.from(0).collect::<Vec<_>>().into_iter()).unwrap();
+            check(&again, &naive, 3, 50);
+            assert!(again.heap() <= list.heap());
+            let point = Point { ts: 51, place: 1 };
+            again.insert(point);
+            naive.insert(point);
+            check(&again, &naive, 0, 50);
+        }
+        let point = |ts| Point { ts, place: 0 };
+        assert!(List::ordered([].into_iter()).is_none());
+        assert!(List::ordered([point(1), point(2)].into_iter()).is_none());
+        assert!(List::ordered([point(9), point(1), point(2)].into_iter()).is_none());
     }
 
     #[test]

@@ -1,22 +1,26 @@
 //! What a replica can show: its indexes over the log, and what is known of requests.
 //!
-//! The log is the value store: an index entry is a time and the place of a value in the log, and the value is read from
-//! the map. **Invariants**
+//! The log is the value store, and for what is older the snapshot: an index entry is a time and the place of a value in
+//! one of them, and the value is read from the map. **Invariants**
 //! * Only committed entries are applied, in the order of their offsets, so that readers need no filter, a truncation
 //!   needs no undo, and every replica has the same rows in the same order (R28).
 //! * Time to live is looked at when rows are read; the sweep only gives memory back. A changed one holds at once.
 //! * A deletion removes what is stored under the keys of the indexes that it names, as of its place in the log.
 //!
 //! [`entry`] is the format of what is applied, [`check`] what is admitted, [`dedup`] which requests were seen,
-//! [`places`] where entries are, [`load`] what the log says at the start. Called by the node, under its lock.
+//! [`places`] where entries are, [`load`] what snapshot and log say at the start, [`image`] what goes into a snapshot and
+//! comes from it, [`replay`] entries that are applied once more. Called by the node, under its lock, and by whoever makes
+//! a snapshot, on a store of its own.
 
 pub mod check;
 pub mod dedup;
 pub mod entry;
+pub mod image;
 pub mod index;
 pub mod list;
 pub mod load;
 pub mod places;
+pub mod replay;
 pub mod ttl;
 
 use std::sync::Arc;
@@ -26,11 +30,17 @@ use entry::{Content, Entry, VALUE_HEADER};
 use index::Index;
 use list::Point;
 use stela_common::code::{Code, Refusal};
+use stela_common::ids::Offset;
 use stela_common::log::{Log, Position, RECORD_HEADER};
 use stela_common::table::{Table, Ttl};
 use stela_proto::tablet as pb;
 
 pub use index::SEG_CNT;
+
+use crate::snapshot::Snapshot;
+
+/// In a place: it is one of the snapshot. No position in a log is that far.
+const IN_SNAPSHOT: u64 = 1 << 63;
 
 /// A range of rows of one key, newest first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,16 +71,23 @@ pub struct Store {
     /// Of each index, the column that holds its time.
     times: Vec<Option<usize>>,
     indexes: Vec<Index>,
+    /// What was committed before the entries that were applied.
+    snapshot: Option<Arc<Snapshot>>,
     /// Bytes of the entries that were applied.
-    disk: u64,
+    grown: u64,
 }
 
 impl Store {
     /// Nothing yet.
     #[must_use]
     pub fn new(table: Arc<Table>) -> Self {
-        let mut store =
-            Self { table: table.clone(), times: Vec::new(), indexes: Vec::new(), disk: 0 };
+        let mut store = Self {
+            table: table.clone(),
+            times: Vec::new(),
+            indexes: Vec::new(),
+            snapshot: None,
+            grown: 0,
+        };
         store.set_table(table);
         store
     }
@@ -111,7 +128,7 @@ impl Store {
     /// The body is no entry: the replica cannot go on behind it.
     pub fn apply(&mut self, at: Position, body: &[u8]) -> Result<(), entry::Malformed> {
         let entry = Entry::parse(body)?;
-        self.disk += (RECORD_HEADER + body.len()) as u64;
+        self.grown += (RECORD_HEADER + body.len()) as u64;
         match entry.content() {
             Content::Rows(rows) => {
                 for row in rows {
@@ -158,7 +175,7 @@ impl Store {
         if ttl.expired(point.ts, position as u64, now) {
             return Err(Code::KeyNotFound.into());
         }
-        Ok((point.ts, value(log, point)?))
+        Ok((point.ts, self.value(log, point)?))
     }
 
     /// The rows of a key in `(et, st]`, newest first. Rows of one time are only parted by the limit, or when they are
@@ -194,7 +211,7 @@ impl Store {
                 found.finished = false;
                 break;
             }
-            let value = value(log, point)?;
+            let value = self.value(log, point)?;
             bytes += value.len() + ROW;
             found.rows.push((point.ts, value));
         }
@@ -238,10 +255,51 @@ impl Store {
         self.indexes.iter().map(|i| i.heap() as u64).sum()
     }
 
-    /// Bytes of the applied entries in the log.
+    /// The snapshot below the entries that were applied.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        self.snapshot.as_ref()
+    }
+
+    /// The last entry that the snapshot has.
+    #[must_use]
+    pub fn base(&self) -> Offset {
+        self.snapshot.as_ref().map_or(Offset(0), |s| s.header().offset)
+    }
+
+    /// Bytes of the entries that were applied since the snapshot.
+    #[must_use]
+    pub fn grown(&self) -> u64 {
+        self.grown
+    }
+
+    /// Bytes of the snapshot, and of the applied entries since.
     #[must_use]
     pub fn disk(&self) -> u64 {
-        self.disk
+        self.grown + self.snapshot.as_ref().map_or(0, |s| s.bytes())
+    }
+
+    /// The value of a row, copied: one does not hold a segment for a client that reads slowly. Its checksum was looked at
+    /// when the log or the snapshot was opened, or the record received.
+    fn value(&self, log: &Log, point: Point) -> Result<Bytes, Refusal> {
+        self.see(log, point.place, Bytes::copy_from_slice).map_err(|e| {
+            tracing::error!(error = %e, "a row cannot be read");
+            Refusal::new(Code::Quarantined, format!("{}: {e}", Code::Quarantined.text()))
+        })
+    }
+
+    /// Shows the value at a place.
+    fn see<R>(&self, log: &Log, place: u64, see: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
+        let absent = || format!("no value at {}", place & !IN_SNAPSHOT);
+        if place & IN_SNAPSHOT != 0 {
+            let value = self.snapshot.as_ref().and_then(|s| s.value(place & !IN_SNAPSHOT));
+            return value.map(see).ok_or_else(absent);
+        }
+        let within = |bytes: &[u8]| {
+            let (len, rest) = bytes.split_first_chunk::<VALUE_HEADER>()?;
+            rest.get(..u32::from_le_bytes(*len) as usize).map(see)
+        };
+        log.peek(Position(place), within).map_err(|e| e.to_string())?.ok_or_else(absent)
     }
 
     fn index(&self, index: u32) -> Result<(&Index, &Ttl), Refusal> {
@@ -257,20 +315,5 @@ impl Store {
 /// What a row takes in a reply beside its value, about.
 const ROW: usize = 16;
 
-/// The value of a row, copied: one does not hold a segment for a client that reads slowly. Its checksum was looked at
-/// when the log was opened, or the record received.
-fn value(log: &Log, point: Point) -> Result<Bytes, Refusal> {
-    let copy = |bytes: &[u8]| {
-        let (len, rest) = bytes.split_first_chunk::<VALUE_HEADER>()?;
-        rest.get(..u32::from_le_bytes(*len) as usize).map(Bytes::copy_from_slice)
-    };
-    let value = log.peek(Position(point.place), copy).map_err(|e| e.to_string());
-    let value = value.and_then(|v| v.ok_or_else(|| format!("no value at {}", point.place)));
-    value.map_err(|e| {
-        tracing::error!(error = %e, "a row cannot be read");
-        Refusal::new(Code::Quarantined, format!("{}: {e}", Code::Quarantined.text()))
-    })
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

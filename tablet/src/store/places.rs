@@ -50,6 +50,27 @@ impl Places {
         self.0.push((to.next(), cut));
     }
 
+    /// The first entry that is found.
+    #[must_use]
+    pub fn first(&self) -> Option<Offset> {
+        self.0.first().map(|(offset, _)| *offset)
+    }
+
+    /// The log before `start` is given back. `needed`, an entry that stands there or behind, is still found.
+    pub fn trim(&mut self, start: Position, needed: Option<(Offset, Position)>) {
+        self.0.drain(..self.0.partition_point(|(_, place)| *place < start));
+        if let Some(needed) = needed.filter(|(offset, _)| self.first().is_none_or(|f| f > *offset))
+        {
+            self.0.insert(0, needed);
+        }
+    }
+
+    /// A place at or before which no entry from that one on stands.
+    #[must_use]
+    pub fn before(&self, offset: Offset) -> Option<Position> {
+        self.find(offset).map(|(place, _)| place)
+    }
+
     /// The mark at or before an offset, and where it ends to hold.
     fn find(&self, offset: Offset) -> Option<(Position, Option<Offset>)> {
         let behind = self.0.partition_point(|(o, _)| *o <= offset);

@@ -9,15 +9,17 @@ use stela_common::ids::{Epoch, Offset, PartitionKey, TableId};
 use stela_common::log::{Kind, NewRecord, Options, Recovery};
 use stela_common::table::{self, Column, ColumnType, TtlKind};
 
-use super::dedup::Verdict;
+use super::dedup::{Dedup, Verdict};
 use super::load::{Loaded, replay};
 use super::places::{Unreadable, read_entries};
 use super::*;
+use crate::snapshot::Header;
+use crate::snapshot::write::Writer;
 
 const KEY: PartitionKey = PartitionKey { tid: TableId(7), pid: stela_common::ids::PartitionId(1) };
 
 /// A table without a schema, with one index.
-pub(super) fn plain() -> Table {
+pub(crate) fn plain() -> Table {
     let index = table::Index { name: "key".into(), columns: vec![], ts: None, ttl: Ttl::default() };
     Table {
         tid: TableId(7),
@@ -111,7 +113,7 @@ impl Scene {
     }
 
     fn loaded(&self) -> Loaded {
-        replay(&self.log, &Recovery::default()).remove(&KEY).unwrap_or_default()
+        replay(&self.log, &Recovery::default(), &BTreeMap::new()).remove(&KEY).unwrap_or_default()
     }
 
     fn store(&self, table: Table) -> Store {
@@ -267,7 +269,7 @@ fn replay_finds_what_is_in_force() {
         loaded.epochs.iter().collect::<Vec<_>>(),
         [(Epoch(2), Offset(1)), (Epoch(4), Offset(3))]
     );
-    assert!(!loaded.damaged && !loaded.purged);
+    assert!(loaded.damage.is_none() && !loaded.purged);
     let places: Vec<u64> = loaded.entries.iter().map(|e| e.at.0).collect();
     assert_eq!(places, scene.entries.iter().map(|e| e.1).collect::<Vec<_>>());
     assert_eq!(loaded.dedup.look(5, 1, false), Verdict::Committed(Offset(1)));
@@ -281,7 +283,9 @@ fn a_purged_partition_is_gone_and_may_begin_anew() {
     let mut scene = Scene::new();
     scene.put(1, 0, "k", 1, "a");
     scene.record(Kind::Purge, KEY, 0, 0, 0, &[]);
-    assert_eq!(scene.loaded(), Loaded { purged: true, ..Loaded::default() });
+    let loaded = scene.loaded();
+    assert!(loaded.purged && loaded.entries.is_empty() && loaded.dedup == Dedup::default());
+    assert_eq!((loaded.last, loaded.epoch), (Offset(0), Epoch(0)));
     scene.entries.clear();
     scene.put(3, 0, "k", 1, "b");
     let loaded = scene.loaded();
@@ -295,10 +299,10 @@ fn a_gap_is_damage_and_what_is_before_it_stays() {
     let body = scene.entries[0].2.clone();
     scene.record(Kind::Entry, KEY, 3, 1, 0, &body);
     let loaded = scene.loaded();
-    assert_eq!((loaded.last, loaded.damaged), (Offset(1), true));
+    assert_eq!((loaded.last, loaded.damage.is_some()), (Offset(1), true));
     let scene = Scene::new();
     scene.record(Kind::Entry, KEY, 1, 1, 0, b"no entry");
-    assert_eq!((scene.loaded().last, scene.loaded().damaged), (Offset(0), true));
+    assert_eq!((scene.loaded().last, scene.loaded().damage.is_some()), (Offset(0), true));
 }
 
 #[test]
@@ -311,10 +315,95 @@ fn the_log_is_the_same_after_a_restart() {
     scene.log.close().unwrap();
     let (log, recovery) = open(scene.dir.path());
     assert!(recovery.clean);
-    assert_eq!(replay(&log, &recovery).remove(&KEY).unwrap(), before);
+    let after = replay(&log, &recovery, &BTreeMap::new()).remove(&KEY).unwrap();
+    assert_eq!((after.last, after.commit, after.epoch), (before.last, before.commit, before.epoch));
+    assert_eq!(
+        (after.entries, after.places, after.epochs),
+        (before.entries, before.places, before.epochs)
+    );
+    assert_eq!((after.dedup, after.damage), (before.dedup, None));
     let store = scene.store(plain());
     // 493 is the last that is 3 modulo 7.
     assert_eq!(scan(&store, &log, "k3", 0, 0, 1), (vec![(493, "v".repeat(100))], false));
+}
+
+/// A snapshot of a store, and the store that is loaded from it.
+fn through_a_snapshot(scene: &Scene, store: &Store, now: u64) -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    let mut writer = Writer::create(&Disk::real(), &path).unwrap();
+    store.save(&scene.log, &mut writer, now, &|| true).unwrap();
+    let offset = Offset(scene.entries.len() as u64);
+    let mut dedup = Dedup::default();
+    dedup.committed(offset);
+    let header = Header {
+        id: 1,
+        key: KEY,
+        created_index: 3,
+        offset,
+        last_epoch: Epoch(1),
+        epoch: Epoch(1),
+        epochs: [(Epoch(1), Offset(1))].into_iter().collect(),
+        dedup: dedup.remembered(),
+        replay_from: scene.log.end(),
+        uncleans: 0,
+        damaged: None,
+        values_end: 0,
+        indexes: vec![],
+    };
+    writer.finish(header).unwrap();
+    let snapshot = Arc::new(Snapshot::open(&Disk::real(), &path).unwrap());
+    let loaded = Store::load(store.table().clone(), snapshot).unwrap();
+    (dir, loaded)
+}
+
+#[test]
+fn a_value_stands_once_in_a_snapshot_whatever_number_of_keys_name_it() {
+    let mut scene = Scene::new();
+    let mut writer = entry::Writer::put(0, 0, 0);
+    writer.row(4);
+    for (index, key) in [(0, "a"), (0, "b"), (1, "a"), (1, "a")] {
+        writer.dimension(index, 7, key.as_bytes());
+    }
+    writer.value(&[b'v'; 10_000]);
+    scene.entry(1, 0, writer.finish());
+    scene.put(1, 0, "a", 9, "other");
+    let (_dir, loaded) = through_a_snapshot(&scene, &scene.store(with_times()), 0);
+    let bytes = loaded.snapshot().unwrap().bytes();
+    assert!((10_000..12_000).contains(&bytes), "{bytes}");
+    let rows = |index, key: &[u8]| {
+        let range = Range { bytes: 1 << 20, ..Range::default() };
+        let rows = loaded.scan(&scene.log, index, key, range, 0).unwrap().rows;
+        rows.into_iter().map(|(ts, value)| (ts, value.len())).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(0, b"a"), [(9, 5), (7, 10_000)]);
+    assert_eq!(rows(0, b"b"), [(7, 10_000)]);
+    assert_eq!(rows(1, b"a"), [(7, 10_000), (7, 10_000)]);
+    assert_eq!(loaded.records(), 3);
+}
+
+#[test]
+fn what_has_expired_is_not_in_a_snapshot() {
+    let mut scene = Scene::new();
+    for minute in 1..=10 {
+        scene.put(1, 0, "k", minute * 60_000, "v");
+        scene.put(1, 0, &format!("k{minute}"), minute * 60_000, "v");
+    }
+    let mut table = plain();
+    table.indexes[0].ttl = Ttl { kind: TtlKind::Absolute, abs: 3, lat: 0 };
+    let (_dir, loaded) = through_a_snapshot(&scene, &scene.store(table), 10 * 60_000);
+    assert_eq!((loaded.count(0, b"k", false, 0), loaded.records()), (Ok(3), 6));
+}
+
+#[test]
+fn a_snapshot_is_given_up_when_the_tablet_stops() {
+    let mut scene = Scene::new();
+    scene.put(1, 0, "k", 1, "v");
+    let store = scene.store(plain());
+    let path = scene.dir.path().join("a");
+    let mut writer = Writer::create(&Disk::real(), &path).unwrap();
+    let given_up = store.save(&scene.log, &mut writer, 0, &|| false).unwrap_err();
+    assert_eq!(given_up.kind(), std::io::ErrorKind::Interrupted);
 }
 
 #[derive(Clone, Debug)]
@@ -397,10 +486,15 @@ proptest! {
             }
         }
         let store = scene.store(plain());
+        let (_dir, loaded) = through_a_snapshot(&scene, &store, 0);
+        // And a snapshot of what was loaded from one, and of what came later.
+        let (_dir, again) = through_a_snapshot(&scene, &loaded, 0);
         for key in ["k0", "k1", "k2", "k3"] {
             let mut expected = naive.remove(key).unwrap_or_default();
             expected.sort_by_key(|(ts, _)| std::cmp::Reverse(*ts));
-            prop_assert_eq!(scan(&store, &scene.log, key, 0, 0, 0), (expected, true));
+            prop_assert_eq!(scan(&store, &scene.log, key, 0, 0, 0), (expected.clone(), true));
+            prop_assert_eq!(scan(&loaded, &scene.log, key, 0, 0, 0), (expected.clone(), true));
+            prop_assert_eq!(scan(&again, &scene.log, key, 0, 0, 0), (expected, true));
         }
     }
 }

@@ -177,6 +177,12 @@ impl Tablet for FakeTablet {
     ) -> Result<Response<pb::GetFollowerReply>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn make_snapshot(
+        &self,
+        _: Request<pb::MakeSnapshotRequest>,
+    ) -> Result<Response<pb::MakeSnapshotReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 /// The state of a fake nameserver.

@@ -222,5 +222,6 @@ fn a_snapshot_behind_damage_makes_whole() {
     let (_, recovery) = place.open();
     assert_eq!(recovery.damage.len(), 1);
     assert_eq!(recovery.damage[0].suspects, [].into());
-    assert_eq!(recovery.ends[&key(1)], (Offset(9), Epoch(3)));
+    let end = recovery.ends[&key(1)];
+    assert_eq!((end.offset, end.epoch), (Offset(9), Epoch(3)));
 }

@@ -96,7 +96,12 @@ fn ends_follow_what_the_records_say() {
         record(Kind::Vote, 4, 9, 9, &[]),
     ];
     log.append(&records).unwrap();
-    let expected = [(key(1), (Offset(1), Epoch(3))), (key(2), (Offset(70), Epoch(4)))].into();
+    let end = |offset, epoch, acted| End {
+        offset: Offset(offset),
+        epoch: Epoch(epoch),
+        acted: Epoch(acted),
+    };
+    let expected = [(key(1), end(1, 3, 3)), (key(2), end(70, 4, 0))].into();
     drop(log);
     let (log, recovery) = place.open();
     assert_eq!(recovery.ends, expected);
@@ -124,7 +129,7 @@ fn a_torn_tail_is_cut_and_its_valid_prefix_made_certain() {
     assert_eq!(recovery.damage, []);
     let cut = recovery.torn.unwrap();
     assert!(cut.at > first && cut.at <= torn && cut.bytes > 3000, "{cut:?}");
-    assert_eq!(recovery.ends[&key(1)].0, Offset(2));
+    assert_eq!(recovery.ends[&key(1)].offset, Offset(2));
     assert_eq!(all(&log).iter().map(|r| r.1).collect::<Vec<_>>(), [1, 2]);
     // H7: the record of the tail was written again and synced before the report.
     let ops = copy.recorder.ops();

@@ -1,0 +1,200 @@
+//! What of the log is given back, and what is done when too much of it is pinned (R29).
+//!
+//! The log is kept from the least position that somebody needs: a replica to be made again (what is behind its snapshot),
+//! a follower that is being shipped old entries, a transfer. The followers count only while the log is within its bound:
+//! who is that far behind gets a snapshot. What pins the most of a log beyond its bound is put into a snapshot, be it
+//! ever so small; where that is not possible, its records are moved into files of their own.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use stela_common::ids::{Epoch, Offset, PartitionKey};
+use stela_common::log::{Kind, Position};
+
+use super::snapshot::Unmade;
+use super::{Inner, Node};
+
+/// Bytes of records in one file, about.
+const MOVED: usize = 16 << 20;
+
+/// Keeps the log from a position on, as long as it lives.
+pub struct Pin {
+    node: Arc<Node>,
+    name: u64,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.node.pins.lock().remove(&self.name);
+    }
+}
+
+impl Node {
+    /// Keeps the log from there on until the guard goes: if it still has that then, which its start tells. Neither this
+    /// nor the guard's end may be under the node's lock.
+    #[must_use]
+    pub fn pin(self: &Arc<Self>, from: Position) -> Pin {
+        let name = self.conns.fetch_add(1, Ordering::Relaxed);
+        self.pins.lock().insert(name, from);
+        Pin { node: self.clone(), name }
+    }
+
+    /// Puts into snapshots what is due, and shortens the log. One who makes snapshots waits until this is done.
+    pub(crate) async fn keep_short(self: &Arc<Self>, tried: &mut impl FnMut(PartitionKey) -> bool) {
+        for key in self.due() {
+            if tried(key) {
+                // It has been said why not.
+                let _ = self.make_snapshot(key).await;
+            }
+        }
+        let mut pinning = self.look().needs().collect::<Vec<_>>();
+        pinning.sort_by_key(|(_, at)| *at);
+        let mut pinning = pinning.into_iter();
+        loop {
+            let node = self.clone();
+            let given = tokio::task::spawn_blocking(move || node.give_back()).await;
+            if let Ok(Err(error)) = given {
+                tracing::warn!(%error, "the log cannot be shortened");
+                return;
+            }
+            // What begins in the last segment makes the log no longer than it is anyway.
+            let last = self.log.end().0 / self.segment_length();
+            let next = pinning.next().filter(|(_, at)| at.0 / self.segment_length() < last);
+            let Some((key, _)) = next.filter(|_| self.log_is_long()) else { return };
+            if tried(key) {
+                self.shorten(key).await;
+            }
+        }
+    }
+
+    /// The copies of which a snapshot is due, those that have grown most first.
+    fn due(&self) -> Vec<PartitionKey> {
+        let when = self.config.snapshots;
+        let inner = self.look();
+        let due = inner.partitions.iter().filter(|(_, p)| {
+            let entries = p.applied.0.saturating_sub(p.store.base().0);
+            let below = p.store.snapshot().map_or(0, |s| s.bytes());
+            let many = when.every != 0 && entries >= when.every;
+            p.quarantine.is_none() && (many || p.store.grown() > when.grown.max(below))
+        });
+        let mut due: Vec<_> = due.map(|(key, p)| (p.store.grown(), *key)).collect();
+        due.sort_unstable_by(|a, b| b.cmp(a));
+        due.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// A copy that pins too much of the log is put into a snapshot, or its records into files of their own.
+    async fn shorten(self: &Arc<Self>, key: PartitionKey) {
+        let whole = self.look().partitions.get(&key).is_some_and(|p| p.quarantine.is_none());
+        if whole {
+            let _ = self.make_snapshot(key).await;
+            return;
+        }
+        let _one = self.snapshots.lock().await;
+        let node = self.clone();
+        let moved = tokio::task::spawn_blocking(move || node.release(key)).await;
+        match moved {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(%key, %error, "a damaged copy keeps the log from being shortened")
+            }
+            Err(error) => {
+                tracing::error!(%key, %error, "a damaged copy keeps the log from being shortened")
+            }
+        }
+    }
+
+    /// Moves what a copy has in the log out of it: what can be read goes into a snapshot, which says that the copy is not
+    /// whole, the other records as they are into `lost+found`.
+    fn release(&self, key: PartitionKey) -> Result<(), Unmade> {
+        let here = self.look().partitions.contains_key(&key);
+        let base = if here { self.make(key, true)? } else { Offset(0) };
+        let Some(from) = self.look().needs().find(|(k, _)| *k == key).map(|(_, at)| at) else {
+            return Ok(());
+        };
+        let mut moved: Option<(Offset, Offset, Epoch, Vec<u8>)> = None;
+        let mut walk = self.log.walk(from.max(self.log.start()));
+        while let Some(record) = walk.next() {
+            if record.partition != key || record.kind != Kind::Entry || record.offset <= base {
+                continue;
+            }
+            let (_, last, epoch, raw) =
+                moved.get_or_insert((record.offset, record.offset, record.epoch, Vec::new()));
+            (*last, *epoch) = (record.offset, record.epoch);
+            raw.extend_from_slice(record.raw);
+            if raw.len() >= MOVED {
+                self.move_out(key, moved.take())?;
+            }
+        }
+        self.move_out(key, moved)?;
+        let mut inner = self.look();
+        if let Some(p) = inner.partitions.get_mut(&key) {
+            p.released = true;
+        }
+        if let Some(loaded) = inner.orphans.get_mut(&key) {
+            loaded.release();
+        }
+        Ok(())
+    }
+
+    fn move_out(
+        &self,
+        key: PartitionKey,
+        moved: Option<(Offset, Offset, Epoch, Vec<u8>)>,
+    ) -> io::Result<()> {
+        let Some((first, last, epoch, raw)) = moved else { return Ok(()) };
+        let path = self.files.save_tail(key, epoch, first, last, &raw)?;
+        tracing::warn!(%key, %first, %last, file = %path.display(), "entries of a damaged copy were moved out of the log");
+        Ok(())
+    }
+
+    /// Is the log longer than it should be?
+    fn log_is_long(&self) -> bool {
+        let segments = self.log.size().segments as u64;
+        segments > 2 && segments * self.segment_length() > self.config.log_keep
+    }
+
+    fn segment_length(&self) -> u64 {
+        let size = self.log.size();
+        (size.bytes / (size.segments + size.spares).max(1) as u64).max(1)
+    }
+
+    /// Gives back what nobody needs.
+    fn give_back(&self) -> io::Result<()> {
+        let long = self.log_is_long();
+        // Held until it is given back: who pins sees by the log's start whether that was before.
+        let pins = self.pins.lock();
+        let upto = {
+            let mut inner = self.look();
+            let pinned = pins.values().min().copied();
+            let followers = inner.shipped_from().filter(|_| !long);
+            let needed = inner.needs().map(|(_, at)| at).min();
+            let recent = Position(self.log.end().0.saturating_sub(self.config.log_keep / 4));
+            let least = [pinned, followers, needed].into_iter().flatten().fold(recent, Ord::min);
+            let length = self.segment_length();
+            let upto = Position(least.0 / length * length);
+            if upto <= self.log.start() {
+                return Ok(());
+            }
+            // Before it is gone: nobody looks for an entry where none is any more.
+            inner.partitions.values_mut().for_each(|p| p.trim(upto));
+            upto
+        };
+        self.log.purge(upto)
+    }
+}
+
+impl Inner {
+    /// From where on each copy here needs the log.
+    fn needs(&self) -> impl Iterator<Item = (PartitionKey, Position)> + '_ {
+        let here = self.partitions.iter().filter_map(|(key, p)| Some((*key, p.needs()?)));
+        let orphans = self.orphans.iter().filter_map(|(key, l)| Some((*key, l.needs()?)));
+        here.chain(orphans)
+    }
+
+    /// From where on followers are being shipped.
+    fn shipped_from(&self) -> Option<Position> {
+        let ships = self.outgoing.values().flat_map(|o| &o.ships);
+        ships.filter_map(|(key, ship)| self.partitions.get(key)?.places.before(ship.next)).min()
+    }
+}
