@@ -4,16 +4,19 @@ mod check;
 mod cluster;
 mod crash;
 mod drills;
+mod history;
 mod net;
 mod sim;
 mod terminal;
 mod workload;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::drills::{Drill, Outcome, Plan};
+use crate::history::Stored;
 
 /// Drills and checks of Stela. Each prints what it does and PASS, FAIL or UNKNOWN (too little work to tell).
 #[derive(Parser)]
@@ -46,6 +49,11 @@ enum Command {
         #[arg(long, default_value_t = 3000)]
         states: usize,
     },
+    /// The checkers once more on a history that was kept
+    Recheck {
+        /// The file, or its directory
+        history: PathBuf,
+    },
     /// The simulation of replication and failover: the code that decides, under a seeded scheduler
     Sim(sim::command::Args),
 }
@@ -74,12 +82,20 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?
-                .block_on(drill.run(Plan { seed, rounds, seconds, longest }))
+                .block_on(Drill::run(Plan { drill, seed, rounds, seconds, longest }))
         }
         Command::Crash { seed, states } => {
             let report = crash::run(seed, states)?;
             println!("{report}");
             Ok(if report.passed() { Outcome::Pass } else { Outcome::Fail })
+        }
+        Command::Recheck { history } => {
+            let stored = Stored::read(&history)?;
+            let history::Head { drill, seed, commit, .. } = &stored.head;
+            println!("history of drill {drill}, seed {seed}, commit {commit}");
+            let found = check::all(&stored);
+            found.iter().for_each(|found| println!("{found}"));
+            Ok(found.iter().map(|found| found.outcome).max().unwrap_or(Outcome::Unknown))
         }
         Command::Sim(args) => sim::command::run_command(&args),
     }

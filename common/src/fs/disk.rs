@@ -2,14 +2,15 @@
 //!
 //! **Invariants**
 //! * The real disk adds one branch per call and nothing else.
-//! * A recording disk runs the very same operation on the very same file, and notes it (see
-//!   [`Recorder`](super::Recorder)).
+//! * A disk with a [`Hook`] runs the very same operation on the very same file, if the hook lets it: one that records
+//!   notes it (see [`Recorder`](super::Recorder)).
 
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::hook::{self, Hook, Synced};
 use super::record::{Handle, Op, Recorder};
 
 /// What a sync is for. Of no consequence on a real disk; lets a test leave out one sync by name.
@@ -29,23 +30,23 @@ pub enum Why {
     Replace,
 }
 
-/// Where files live: the operating system's disk, or one that also records what happens to it.
+/// Where files live: the operating system's disk, perhaps with a hook that records what happens to it.
 #[derive(Clone, Default)]
 pub struct Disk {
-    recorder: Option<Arc<Recorder>>,
+    hook: Option<Arc<dyn Hook>>,
 }
 
 impl Disk {
-    /// The operating system's.
+    /// The operating system's; with the process's own hook, if a test has installed one.
     #[must_use]
     pub fn real() -> Self {
-        Self { recorder: None }
+        Self { hook: hook::of_the_process() }
     }
 
     /// The same, recording everything.
     #[must_use]
     pub fn recording(recorder: Arc<Recorder>) -> Self {
-        Self { recorder: Some(recorder) }
+        Self { hook: Some(recorder) }
     }
 
     /// Creates a file that must not exist, for reading and writing.
@@ -72,42 +73,44 @@ impl Disk {
         open: impl FnOnce() -> io::Result<std::fs::File>,
         op: impl FnOnce(Handle) -> Op,
     ) -> io::Result<File> {
-        let Some(recorder) = &self.recorder else {
-            return Ok(File { file: open()?, record: None });
+        let Some(hook) = &self.hook else {
+            return Ok(File { file: open()?, hook: None });
         };
-        let handle = recorder.handle();
-        let file = recorder.run(op(handle), open)?;
-        Ok(File { file, record: Some((recorder.clone(), handle)) })
+        let handle = hook.handle();
+        let (mut open, mut file) = (Some(open), None);
+        hook.run(op(handle), &mut || {
+            file = open.take().map(|open| open()).transpose()?;
+            Ok(())
+        })?;
+        let file = file.ok_or_else(|| io::Error::other("the hook did not open the file"))?;
+        Ok(File { file, hook: Some((hook.clone(), handle)) })
     }
 
     /// Renames, replacing what is at `to`. Durable after [`sync_dir`](Self::sync_dir).
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let run = || std::fs::rename(from, to);
-        match &self.recorder {
+        let mut run = || std::fs::rename(from, to);
+        match &self.hook {
             None => run(),
-            Some(recorder) => {
-                recorder.run(Op::Rename { from: from.to_owned(), to: to.to_owned() }, run)
+            Some(hook) => {
+                hook.run(Op::Rename { from: from.to_owned(), to: to.to_owned() }, &mut run)
             }
         }
     }
 
     /// Removes a name; the file itself lives on while it is open or mapped. Durable after [`sync_dir`](Self::sync_dir).
     pub fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let run = || std::fs::remove_file(path);
-        match &self.recorder {
+        let mut run = || std::fs::remove_file(path);
+        match &self.hook {
             None => run(),
-            Some(recorder) => recorder.run(Op::Remove { path: path.to_owned() }, run),
+            Some(hook) => hook.run(Op::Remove { path: path.to_owned() }, &mut run),
         }
     }
 
     /// Names created, renamed or removed in `dir` before this call are on disk when it returns.
     pub fn sync_dir(&self, dir: &Path, why: Why) -> io::Result<()> {
-        match &self.recorder {
+        match &self.hook {
             None => sync_dir(dir),
-            Some(recorder) => {
-                let start = |sync| Op::SyncDirStart { sync, dir: dir.to_owned(), why };
-                recorder.sync(why, true, start, || sync_dir(dir))
-            }
+            Some(hook) => hook.sync(Synced::Dir(dir.to_owned()), why, &mut || sync_dir(dir)),
         }
     }
 }
@@ -119,39 +122,38 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 /// An open file.
 pub struct File {
     file: std::fs::File,
-    record: Option<(Arc<Recorder>, Handle)>,
+    hook: Option<(Arc<dyn Hook>, Handle)>,
 }
 
 impl File {
     /// Writes all of `bytes` at `at`. After an error any part of them may have been written.
     pub fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        let run = || self.file.write_all_at(bytes, at);
-        match &self.record {
-            None => run(),
-            Some((recorder, handle)) => recorder
-                .run(Op::Write { handle: *handle, at, bytes: bytes.into(), again: false }, run),
-        }
+        self.write(bytes, at, false)
     }
 
     /// Writes bytes that the file should already have, so that its pages become dirty and the next sync means
     /// something (H7).
     pub fn write_again_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        let run = || self.file.write_all_at(bytes, at);
-        match &self.record {
+        self.write(bytes, at, true)
+    }
+
+    fn write(&self, bytes: &[u8], at: u64, again: bool) -> io::Result<()> {
+        let mut run = || self.file.write_all_at(bytes, at);
+        match &self.hook {
             None => run(),
-            Some((recorder, handle)) => recorder
-                .run(Op::Write { handle: *handle, at, bytes: bytes.into(), again: true }, run),
+            Some((hook, handle)) => {
+                hook.run(Op::Write { handle: *handle, at, bytes: bytes.into(), again }, &mut run)
+            }
         }
     }
 
     /// fdatasync: bytes written and length set before this call are on disk when it returns. Never call it
     /// again after an error.
     pub fn sync(&self, why: Why) -> io::Result<()> {
-        match &self.record {
+        match &self.hook {
             None => self.file.sync_data(),
-            Some((recorder, handle)) => {
-                let start = |sync| Op::SyncStart { sync, handle: *handle, why };
-                recorder.sync(why, false, start, || self.file.sync_data())
+            Some((hook, handle)) => {
+                hook.sync(Synced::File(*handle), why, &mut || self.file.sync_data())
             }
         }
     }
@@ -179,10 +181,10 @@ impl File {
 
     /// Sets the length. Never shorten a file that is mapped.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
-        let run = || self.file.set_len(len);
-        match &self.record {
+        let mut run = || self.file.set_len(len);
+        match &self.hook {
             None => run(),
-            Some((recorder, handle)) => recorder.run(Op::SetLen { handle: *handle, len }, run),
+            Some((hook, handle)) => hook.run(Op::SetLen { handle: *handle, len }, &mut run),
         }
     }
 
@@ -200,6 +202,6 @@ impl std::fmt::Debug for File {
 
 impl std::fmt::Debug for Disk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.recorder.is_some() { "Disk(recording)" } else { "Disk(real)" })
+        f.write_str(if self.hook.is_some() { "Disk(hooked)" } else { "Disk(real)" })
     }
 }

@@ -11,11 +11,13 @@
 #![allow(clippy::disallowed_methods)]
 
 mod disk;
+mod hook;
 mod lock;
 mod plain;
 mod record;
 
 pub use disk::{Disk, File, Why};
+pub use hook::{Hook, Synced, install_hook};
 pub use lock::{DirLock, LockError, check_writable, lock_dir};
 pub use plain::{
     append_line, create_dir_all, exists, free_bytes, open_append, open_read, read, read_dir,

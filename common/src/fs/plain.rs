@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::{Disk, Why};
+use super::{Disk, Why, hook};
 
 /// The whole file.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
@@ -140,5 +140,6 @@ pub fn read_dir(dir: impl AsRef<Path>) -> io::Result<Vec<PathBuf>> {
 /// (bytes free for us, bytes in all) of the file system that holds `path`.
 pub fn free_bytes(path: impl AsRef<Path>) -> io::Result<(u64, u64)> {
     let stat = rustix::fs::statvfs(path.as_ref())?;
-    Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+    let real = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
+    Ok(hook::of_the_process().map_or(real, |hook| hook.free_bytes(real)))
 }

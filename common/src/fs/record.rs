@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Why;
+use super::{Hook, Synced, Why};
 
 /// One open file of a recorded run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -210,36 +210,40 @@ impl Recorder {
     pub fn ops(&self) -> Vec<Op> {
         self.noted.lock().ops.clone()
     }
+}
 
-    pub(super) fn handle(&self) -> Handle {
+impl Hook for Recorder {
+    fn handle(&self) -> Handle {
         Handle(self.noted.lock().name())
     }
 
-    /// Runs and notes an operation under the lock: so a write that is noted before a sync's start has returned
-    /// before it too.
-    pub(super) fn run<T>(&self, op: Op, run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    /// Runs and notes it under the lock: so a write that is noted before a sync's start has returned before it too.
+    fn run(&self, op: Op, run: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
         let mut noted = self.noted.lock();
         noted.refuse(&op)?;
-        let result = run();
+        run()?;
         let left_out =
             self.skip == Some(Skip::WriteAgain) && matches!(op, Op::Write { again: true, .. });
-        if result.is_ok() && !left_out {
+        if !left_out {
             noted.ops.push(op);
         }
-        result
+        Ok(())
     }
 
-    pub(super) fn sync(
+    fn sync(
         &self,
+        of: Synced,
         why: Why,
-        dir: bool,
-        start: impl FnOnce(u64) -> Op,
-        run: impl FnOnce() -> io::Result<()>,
+        run: &mut dyn FnMut() -> io::Result<()>,
     ) -> io::Result<()> {
+        let dir = matches!(of, Synced::Dir(_));
         let sync = {
             let mut noted = self.noted.lock();
             let sync = noted.name();
-            let op = start(sync);
+            let op = match of {
+                Synced::File(handle) => Op::SyncStart { sync, handle, why },
+                Synced::Dir(dir) => Op::SyncDirStart { sync, dir, why },
+            };
             noted.refuse(&op)?;
             if self.skip.is_some_and(|skip| skip.sync(why, dir)) {
                 return Ok(());

@@ -60,7 +60,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         stage.load.await_acked(500).await?;
         stage.cluster.launch(at)?;
         stage.cluster.await_ready(at).await?;
-        let pause = stage.load.history.lock().longest_pause(killed, Instant::now());
+        let pause = stage.load.tally.lock().longest_pause(killed, Instant::now());
         println!(
             "kill {kills:>2} of {endpoint}: next metadata write after {gap:>7.3?}, longest pause of data writes {pause:>7.3?}"
         );

@@ -37,7 +37,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         tokio::time::sleep_until((cut + on).into()).await;
         let moved = stage.busiest().await?.0 != at;
         stage.cluster.net()?.heal();
-        let longest = stage.load.history.lock().longest_pause(cut, Instant::now());
+        let longest = stage.load.tally.lock().longest_pause(cut, Instant::now());
         gaps.add(
             longest,
             format!("round {rounds}: a leader of {} cut off from the nameservers", led.len()),
@@ -50,7 +50,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         let cut = Instant::now();
         stage.cluster.net()?.set(between(&tablets, &nameservers, Flow::Hold));
         tokio::time::sleep_until((cut + on).into()).await;
-        let longest = stage.load.history.lock().longest_pause(cut, Instant::now());
+        let longest = stage.load.tally.lock().longest_pause(cut, Instant::now());
         stage.cluster.net()?.heal();
         pauses.add(longest, format!("round {rounds}: all nameservers cut off"));
         let whole = stage.await_whole().await?;

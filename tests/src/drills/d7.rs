@@ -73,7 +73,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         let most = after.iter().map(moved).max().unwrap_or(0);
         let rate = most as f64 * 10.0 / seconds;
         worst = worst.max(rate);
-        let pause = stage.load.history.lock().longest_pause(began, Instant::now());
+        let pause = stage.load.tally.lock().longest_pause(began, Instant::now());
         let whole = stage.await_whole().await?;
         println!(
             "round {rounds}, {fault:?}: at most {most} elections of a partition in {seconds:.1} s, longest pause {pause:.3?}, whole {whole:.3?} after the heal"

@@ -18,10 +18,12 @@ mod stage;
 mod switch;
 mod transcript;
 
-use std::fmt;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+
+pub use crate::check::Outcome;
+use crate::history::History;
 
 /// A drill.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -69,30 +71,11 @@ pub enum Drill {
     Transcript,
 }
 
-/// How a drill ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// It did enough work, and all is as promised.
-    Pass,
-    /// A promise was broken.
-    Fail,
-    /// It did too little work to tell.
-    Unknown,
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pass => "PASS",
-            Self::Fail => "FAIL",
-            Self::Unknown => "UNKNOWN",
-        })
-    }
-}
-
 /// What a drill is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
+    /// Which.
+    pub drill: Drill,
     /// Of all that is random in it.
     pub seed: u64,
     /// How many faults; `None`: as many as there is time for.
@@ -104,6 +87,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// A history of this run, in a directory of its own beside this program.
+    fn history(&self) -> Result<History> {
+        let program = std::env::current_exe()?;
+        let (name, seed) = (format!("{:?}", self.drill), self.seed);
+        let dir = program.parent().context("a program that is nowhere")?;
+        History::begin(&dir.join("drills").join(format!("{name}-seed-{seed}")), &name, seed)
+    }
+
     /// Is there to be another fault, after `done` of them and so much time? `seconds`: the drill's own time.
     fn goes_on(&self, done: usize, elapsed: Duration, seconds: u64) -> bool {
         match (self.rounds, self.seconds) {
@@ -121,9 +112,9 @@ impl Drill {
     ///
     /// # Errors
     /// The harness failed: that is no verdict.
-    pub async fn run(self, plan: Plan) -> Result<Outcome> {
-        println!("drill {self:?}, seed {}", plan.seed);
-        let outcome = match self {
+    pub async fn run(plan: Plan) -> Result<Outcome> {
+        println!("drill {:?}, seed {}", plan.drill, plan.seed);
+        let outcome = match plan.drill {
             Self::D1 => d1::run(plan).await?,
             Self::D2 => d2::run(plan).await?,
             Self::D3 => d3::run(plan).await?,

@@ -1,8 +1,6 @@
 //! What the drills share: a cluster under load, faults that are noted, and the verdict.
 //!
-//! Every verdict includes: nothing acknowledged is lost, nothing is there twice, nothing is there that nobody wrote, no
-//! read at a leader missed what was acknowledged before it began, no write was acknowledged in an epoch that was over,
-//! every replica has the same rows, no server panicked, and when everything is healed every partition is whole within a
+//! Every verdict includes: the checkers find nothing wrong with the history (see [`check`]), no server panicked, and when everything is healed every partition is whole within a
 //! minute. With less than [`ENOUGH`] acknowledged writes a second it is UNKNOWN.
 
 use std::collections::BTreeSet;
@@ -16,7 +14,9 @@ use stela_common::table::Options;
 
 use super::gaps::Gaps;
 use super::{Outcome, Plan};
+use crate::check;
 use crate::cluster::{Cluster, Setup};
+use crate::history::{History, Stored};
 use crate::workload::{Load, Parties, Place, await_whole, create, leaders, read_back};
 
 /// Fewer acknowledged writes per second than this, and a drill has shown nothing.
@@ -33,6 +33,8 @@ pub struct Stage {
     pub cluster: Cluster,
     /// Of the first group, which no fault cuts off.
     pub client: Client,
+    /// What is asked and answered.
+    pub history: History,
     /// The writers and readers.
     pub load: Load,
     /// All that is random in the drill.
@@ -61,6 +63,7 @@ impl Stage {
     /// # Errors
     /// The cluster does not come up.
     pub async fn begin(plan: Plan, scene: Scene) -> Result<Self> {
+        let history = plan.history()?;
         let cluster = Cluster::start(&scene.setup).await?;
         let client = cluster.client().await?;
         let replicas = u32::try_from(scene.setup.tablets.min(3))?;
@@ -70,11 +73,11 @@ impl Stage {
         await_whole(&client, WHOLE).await?;
         let far = cluster.client_of(1, Duration::from_secs(30)).await?;
         let clients: &[&Client] = if scene.two_groups { &[&client, &far] } else { &[&client] };
-        let load = Load::start(clients, &TABLES, scene.parties).await?;
+        let load = Load::start(&history, clients, &TABLES, scene.parties).await?;
         load.await_acked(500).await?;
         let random = StdRng::seed_from_u64(plan.seed);
         let began = Instant::now();
-        Ok(Self { cluster, client, load, random, began, idle: Duration::ZERO })
+        Ok(Self { cluster, client, history, load, random, began, idle: Duration::ZERO })
     }
 
     /// How long the load has gone on.
@@ -121,10 +124,11 @@ impl Stage {
         cause: &str,
         gaps: &mut Gaps,
     ) -> Result<Duration> {
+        self.history.note(cause);
         let mut longest = Duration::ZERO;
         for place in places {
             let gap = loop {
-                if let Some(gap) = self.load.history.lock().gap(*place, at) {
+                if let Some(gap) = self.load.tally.lock().gap(*place, at) {
                     break gap;
                 }
                 ensure!(at.elapsed() < WHOLE, "{place:?} takes no writes again: {cause}");
@@ -165,56 +169,41 @@ impl Stage {
                 Err(e) => format!("{e:#}"),
             }
         );
-        let (history, elapsed) = self.load.finish().await;
-        let mut kept = vec![
-            (format!("whole within {WHOLE:?} of the healing"), whole.is_ok()),
-            (
-                format!("no stale read of {} at the leaders", history.reads),
-                history.stale.is_empty(),
-            ),
-            ("no write acknowledged in an epoch that is over".into(), history.regressed.is_empty()),
-        ];
+        let (tally, elapsed) = self.load.finish().await;
+        let mut kept = vec![(format!("whole within {WHOLE:?} of the healing"), whole.is_ok())];
         kept.extend_from_slice(promises);
         let busy = elapsed.saturating_sub(self.idle);
-        let rate = history.count as f64 / busy.as_secs_f64().max(0.001);
-        println!(
-            "{} rows acknowledged in {busy:.1?}, {rate:.0}/s; {} of unknown outcome",
-            history.count,
-            history.errors.values().sum::<usize>()
-        );
-        show("write", &history.errors);
-        show("read", &history.unread);
-        let mut sound = kept.iter().all(|(_, kept)| *kept);
+        let rate = tally.count as f64 / busy.as_secs_f64().max(0.001);
+        println!("{} rows acknowledged in {busy:.1?}, {rate:.0}/s", tally.count);
+        show("write", &tally.errors);
+        show("read", &tally.unread);
         if whole.is_ok() {
             // The last acknowledgements are with every replica when it is whole again.
             await_whole(&self.client, WHOLE).await?;
-            let found = read_back(&self.client, &TABLES, &history).await?;
-            println!(
-                "read back {} rows over leaders and replicas: {} lost, {} doubled, {} phantom, {} keys differ between replicas",
-                found.read,
-                found.lost.len(),
-                found.doubled.len(),
-                found.phantom.len(),
-                found.differ.len()
-            );
-            let wrong = found.lost.iter().chain(&found.doubled).chain(&found.phantom);
-            wrong.chain(&found.differ).take(10).for_each(|what| println!("  {what}"));
-            sound &= found.sound();
+            read_back(&self.client, &TABLES, &tally, &self.history).await?;
         }
-        history.stale.iter().chain(&history.regressed).take(10).for_each(|w| println!("  {w}"));
+        self.history.finish()?;
+        let mut outcome = if rate < ENOUGH || !enough { Outcome::Unknown } else { Outcome::Pass };
+        for found in check::all(&Stored::read(self.history.path())?) {
+            println!("{found}");
+            outcome = outcome.max(found.outcome);
+        }
         for (promise, kept) in &kept {
             println!("{}: {promise}", if *kept { "kept" } else { "BROKEN" });
         }
         let panics = self.cluster.panics();
         panics.iter().for_each(|panic| println!("  {panic}"));
-        if !sound || !panics.is_empty() {
+        if !panics.is_empty() || kept.iter().any(|(_, kept)| !kept) {
+            outcome = Outcome::Fail;
+        }
+        println!("the history is kept in {}", self.history.path().display());
+        if outcome == Outcome::Fail {
             println!(
                 "the servers' directories and output are in {}",
                 self.cluster.keep().display()
             );
-            return Ok(Outcome::Fail);
         }
-        Ok(if rate < ENOUGH || !enough { Outcome::Unknown } else { Outcome::Pass })
+        Ok(outcome)
     }
 }
 

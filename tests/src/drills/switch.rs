@@ -45,7 +45,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         }
     }
     println!("{switches} switches, {gaps}");
-    let errors: usize = stage.load.history.lock().errors.values().sum();
+    let errors: usize = stage.load.tally.lock().errors.values().sum();
     let promises = [
         (
             "longest pause at most 100 ms in the median".to_owned(),

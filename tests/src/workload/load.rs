@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use parking_lot::Mutex;
 use rand::RngExt as _;
-use stela_common::client::{Client, ReadFrom, TableHandle};
+use stela_common::client::{Client, Range, ReadFrom, TableHandle, WriteError};
 use tokio_util::sync::CancellationToken;
 
 use super::DB;
-use super::history::{History, key_of};
+use super::tally::{Tally, key_of};
+use crate::history::{Answer, History, Op};
 
 /// Keys of each writer.
 const KEYS: u64 = 32;
+/// A reader looks at so many rows.
+const NEWEST: u32 = 8;
 /// A reader rests so long between two reads: there is to be something left for the writers.
 const REST: Duration = Duration::from_millis(5);
 
@@ -38,7 +41,7 @@ impl Default for Parties {
 /// A running load.
 pub struct Load {
     /// What they were told so far.
-    pub history: Arc<Mutex<History>>,
+    pub tally: Arc<Mutex<Tally>>,
     stop: CancellationToken,
     tasks: tokio::task::JoinSet<()>,
     began: Instant,
@@ -49,7 +52,8 @@ struct Worker {
     client: Client,
     tables: Vec<Arc<TableHandle>>,
     number: u64,
-    history: Arc<Mutex<History>>,
+    history: History,
+    tally: Arc<Mutex<Tally>>,
     stop: CancellationToken,
     until: Instant,
 }
@@ -59,8 +63,13 @@ impl Load {
     ///
     /// # Errors
     /// A table cannot be opened.
-    pub async fn start(clients: &[&Client], tables: &[&str], parties: Parties) -> Result<Self> {
-        let (history, stop) = (Arc::new(Mutex::new(History::default())), CancellationToken::new());
+    pub async fn start(
+        history: &History,
+        clients: &[&Client],
+        tables: &[&str],
+        parties: Parties,
+    ) -> Result<Self> {
+        let (tally, stop) = (Arc::new(Mutex::new(Tally::default())), CancellationToken::new());
         let mut tasks = tokio::task::JoinSet::new();
         let until = Instant::now() + parties.limit;
         let mut opened = Vec::new();
@@ -76,6 +85,7 @@ impl Load {
             tables: tables.clone(),
             number,
             history: history.clone(),
+            tally: tally.clone(),
             stop: stop.clone(),
             until,
         };
@@ -84,9 +94,9 @@ impl Load {
             tasks.spawn(work(place, number).write(tables.len(), clients.len()));
         }
         for (number, place) in (0..parties.readers).zip(opened.iter().cycle()) {
-            tasks.spawn(work(place, number).read());
+            tasks.spawn(work(place, number).read(parties.writers + number));
         }
-        Ok(Self { history, stop, tasks, began: Instant::now() })
+        Ok(Self { tally, stop, tasks, began: Instant::now() })
     }
 
     /// Waits until `more` further rows were acknowledged.
@@ -94,13 +104,13 @@ impl Load {
     /// # Errors
     /// They were not within a minute.
     pub async fn await_acked(&self, more: usize) -> Result<()> {
-        let goal = self.history.lock().count + more;
+        let goal = self.tally.lock().count + more;
         let deadline = Instant::now() + Duration::from_secs(60);
-        while self.history.lock().count < goal {
+        while self.tally.lock().count < goal {
             ensure!(
                 Instant::now() < deadline,
                 "writes do not go on: {:?}",
-                self.history.lock().errors
+                self.tally.lock().errors
             );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -108,11 +118,11 @@ impl Load {
     }
 
     /// Ends them and tells what they were told, and for how long they ran.
-    pub async fn finish(mut self) -> (History, Duration) {
+    pub async fn finish(mut self) -> (Tally, Duration) {
         let elapsed = self.began.elapsed();
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
-        (std::mem::take(&mut *self.history.lock()), elapsed)
+        (std::mem::take(&mut *self.tally.lock()), elapsed)
     }
 }
 
@@ -125,71 +135,68 @@ impl Worker {
         let Self { client, number, history, .. } = &self;
         let at = usize::try_from(*number).unwrap_or(0) / clients % tables;
         let table = &self.tables[at];
-        for n in 1u64.. {
+        for ts in 1u64.. {
             if !self.goes_on() {
                 return;
             }
-            let key = key_of(at, *number, n % KEYS);
-            let value = format!("{number}:{n}:{:016x}", rand::random::<u64>());
-            let place = (at, table.partition_of(key.as_bytes()));
-            let row = table.plain(key.clone(), value.clone(), n);
-            let epoch = history.lock().epochs.get(&place).copied().unwrap_or(0);
+            let key = key_of(at, *number, ts % KEYS);
+            let value = format!("{number}:{ts}:{:016x}", rand::random::<u64>());
+            let pid = table.partition_of(key.as_bytes());
+            let row = table.plain(key.clone(), value.clone(), ts);
+            self.tally.lock().keys.insert(key.clone(), at);
+            let put = Op::Put { table: table.name().into(), key, ts, value };
+            let call = history.invoke(*number, put);
             let outcome = client.put(table, vec![row]).await;
-            let mut history = history.lock();
+            let mut tally = self.tally.lock();
             match outcome {
                 Ok(told) => {
-                    let told = told.parts.first().map_or(0, |p| p.epoch);
-                    if told < epoch {
-                        let what =
-                            format!("{key}@{n} was acknowledged in epoch {told} after {epoch}");
-                        history.regressed.push(what);
-                    }
-                    let highest = history.epochs.entry(place).or_default();
-                    *highest = told.max(*highest);
-                    history.times.entry(place).or_default().push(Instant::now());
-                    history.acked.entry(key).or_default().insert(n, value);
-                    history.count += 1;
+                    let epoch = told.parts.first().map(|p| p.epoch);
+                    history.ok(call, Answer { pid: Some(pid), epoch, ..Answer::default() });
+                    tally.times.entry((at, pid)).or_default().push(Instant::now());
+                    tally.count += 1;
                 }
                 Err(e) => {
-                    *history.errors.entry(e.to_string()).or_default() += 1;
-                    history.unknown.entry(key).or_default().insert(n, value);
+                    let why = e.to_string();
+                    *tally.errors.entry(why.clone()).or_default() += 1;
+                    match e {
+                        WriteError::Refused(_) => history.fail(call, why),
+                        WriteError::Unknown(_) => history.info(call, why),
+                    }
                 }
             }
         }
     }
 
-    /// Reads what is newest of some key, at the leader.
-    async fn read(self) {
+    /// Reads the newest few of some key, at the leader.
+    async fn read(self, process: u64) {
         let Self { client, history, .. } = &self;
         while self.goes_on() {
             tokio::time::sleep(REST).await;
-            let asked = pick(&history.lock().acked);
-            let Some((key, acked)) = asked else { continue };
-            let Some(table) = self.tables.get(super::history::table_of(&key)) else { continue };
-            let found = client.get(table, 0, key.as_bytes(), 0, ReadFrom::Leader).await;
-            let mut history = history.lock();
+            let Some((key, at)) = pick(&self.tally.lock().keys) else { continue };
+            let table = &self.tables[at];
+            let (name, limit) = (table.name().to_owned(), NEWEST as usize);
+            let scan = Op::Scan { table: name, key: key.clone(), limit, at: None };
+            let call = history.invoke(process, scan);
+            let range = Range { limit: NEWEST, ..Range::default() };
+            let found = client.scan(table, 0, key.as_bytes(), range, ReadFrom::Leader).await;
             match found {
                 Ok(found) => {
-                    history.reads += 1;
-                    let ts = found.map_or(0, |(ts, _)| ts);
-                    if ts < acked {
-                        history
-                            .stale
-                            .push(format!("{key}: read {ts} after {acked} was acknowledged"));
-                    }
+                    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+                    let rows = found.rows.iter().map(|(ts, value)| (*ts, text(value))).collect();
+                    history.ok(call, Answer { rows: Some(rows), ..Answer::default() });
                 }
-                Err(e) => *history.unread.entry(e.to_string()).or_default() += 1,
+                Err(e) => {
+                    let why = e.to_string();
+                    *self.tally.lock().unread.entry(why.clone()).or_default() += 1;
+                    history.fail(call, why);
+                }
             }
         }
     }
 }
 
-/// Some key, and its newest acknowledged time.
-fn pick(acked: &BTreeMap<String, BTreeMap<u64, String>>) -> Option<(String, u64)> {
-    if acked.is_empty() {
-        return None;
-    }
-    let at = rand::rng().random_range(0..acked.len());
-    let (key, rows) = acked.iter().nth(at)?;
-    Some((key.clone(), rows.last_key_value().map_or(0, |(ts, _)| *ts)))
+/// Some key, and its table.
+fn pick(keys: &BTreeMap<String, usize>) -> Option<(String, usize)> {
+    let at = rand::rng().random_range(0..keys.len().max(1));
+    keys.iter().nth(at).map(|(key, table)| (key.clone(), *table))
 }

@@ -1,10 +1,7 @@
-//! What writers and readers were told.
+//! What writers and readers were told, as far as a drill looks at it while it runs.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-
-/// A row by key and time, and its value.
-pub type Rows = BTreeMap<String, BTreeMap<u64, String>>;
 
 /// A partition of the tables that are worked on: which table, which partition.
 pub type Place = (usize, u32);
@@ -14,27 +11,17 @@ const AROUND: Duration = Duration::from_millis(100);
 
 /// What writers and readers were told.
 #[derive(Default)]
-pub struct History {
-    /// Acknowledged rows.
-    pub acked: Rows,
-    /// Rows whose outcome is not known.
-    pub unknown: Rows,
+pub struct Tally {
     /// When rows of that partition were acknowledged, in order.
     pub times: BTreeMap<Place, Vec<Instant>>,
     /// How many were acknowledged.
     pub count: usize,
     /// What was said when a write did not succeed, and how often.
     pub errors: BTreeMap<String, usize>,
-    /// Reads that were answered.
-    pub reads: usize,
     /// What was said when a read was not answered, and how often.
     pub unread: BTreeMap<String, usize>,
-    /// Reads that missed what was acknowledged before they began.
-    pub stale: Vec<String>,
-    /// The highest epoch in which a write of that partition was acknowledged.
-    pub epochs: BTreeMap<Place, u64>,
-    /// Writes that began when a later epoch had acknowledged one, and were acknowledged in an earlier one.
-    pub regressed: Vec<String>,
+    /// Every key that was written, and the table that it is of.
+    pub keys: BTreeMap<String, usize>,
 }
 
 /// The key of a writer's row: it names the table.
@@ -42,13 +29,7 @@ pub(super) fn key_of(table: usize, writer: u64, n: u64) -> String {
     format!("t{table}-w{writer}-{n}")
 }
 
-/// The table that a key is of.
-pub(super) fn table_of(key: &str) -> usize {
-    let number = key.split('-').next().and_then(|t| t.strip_prefix('t'));
-    number.and_then(|t| t.parse().ok()).unwrap_or(usize::MAX)
-}
-
-impl History {
+impl Tally {
     /// The longest time between two acknowledgements of a partition around a fault at `at`; `None`: it is not over, or
     /// none came before. What a client is told a little later than the fault may have been acknowledged before it.
     #[must_use]
