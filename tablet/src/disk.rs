@@ -88,6 +88,12 @@ impl Files {
         &self.disk
     }
 
+    /// Where is kept what was discarded.
+    #[must_use]
+    pub fn lost_and_found(&self) -> PathBuf {
+        self.dir.join("lost+found")
+    }
+
     /// Where the snapshots of all partitions are.
     #[must_use]
     pub fn snapshots(&self) -> PathBuf {
@@ -181,7 +187,7 @@ impl Files {
         to: Offset,
         raw: &[u8],
     ) -> io::Result<PathBuf> {
-        let dir = self.dir.join("lost+found");
+        let dir = self.lost_and_found();
         fs::create_dir_all(&self.disk, &dir)?;
         let path = (0..)
             .map(|n| match n {

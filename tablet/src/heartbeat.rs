@@ -409,7 +409,7 @@ async fn send_proposal(node: Arc<Node>, mut leader: Leader, key: PartitionKey, p
 
 impl Inner {
     /// It is registered under that id: its replicas are told who they are.
-    fn adopt(&mut self, node: &Node, tablet: TabletId) {
+    pub(crate) fn adopt(&mut self, node: &Node, tablet: TabletId) {
         self.tablet = tablet;
         for (key, p) in &mut self.partitions {
             let identity = node.identity(tablet, *key, p.store.table());

@@ -366,7 +366,7 @@ impl Partition {
     /// The first entry that the log still has of it: who needs an earlier one needs a snapshot.
     #[must_use]
     pub fn floor(&self) -> Offset {
-        self.places.first().unwrap_or_else(|| self.last().next())
+        self.places.first().map_or(self.recent.0, |first| first.min(self.recent.0))
     }
 
     /// The log before `start` is about to be given back.

@@ -249,7 +249,7 @@ async fn cluster_of(endpoint: &str) -> Option<String> {
 }
 
 /// The tablet that the directory holds.
-fn open(
+pub(crate) fn open(
     config: Config,
     disk: Disk,
     files: Files,
@@ -347,9 +347,13 @@ pub(crate) fn load_partition(
     let snapshot = loaded.snapshot.take();
     let mut partition = Partition::new(identity.clone(), table, loaded, now);
     partition.load(&node.log, snapshot, entries, commit);
-    if let Some(why) = &partition.quarantine {
-        tracing::error!(%key, %why, "replica is quarantined");
-        partition.restart(identity, Write(0), now);
+    match &partition.quarantine {
+        Some(why) => {
+            tracing::error!(%key, %why, "replica is quarantined");
+            partition.restart(identity, Write(0), now);
+        }
+        // What a crash has left of others is not needed: the copy is whole.
+        None => node.retire(key, partition.store.snapshot().map(|s| s.path())),
     }
     partition
 }
@@ -417,7 +421,7 @@ async fn serve(
 }
 
 /// The end of a sync is handled here and not on the sync thread: no lock is fought over.
-async fn tell_synced(node: Arc<Node>) {
+pub(crate) async fn tell_synced(node: Arc<Node>) {
     let mut synced = node.log.watch_synced();
     loop {
         let to = *synced.borrow_and_update();

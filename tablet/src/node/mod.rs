@@ -6,10 +6,11 @@
 //! void, and the replica is suspended until it is made anew from what the log has.
 //!
 //! `batch`: what a critical section writes. `carry`: carrying out what cores want. `restart`: cores that are void.
-//! `snapshot`: making snapshots. `retain`: what of the log is given back.
+//! `snapshot`: making snapshots. `install`: taking over a leader's. `retain`: what of the log is given back.
 
 mod batch;
 mod carry;
+mod install;
 mod restart;
 mod retain;
 mod snapshot;
@@ -379,3 +380,6 @@ impl Inner {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,14 @@ use super::{Inner, Node};
 /// Bytes of records in one file, about.
 const MOVED: usize = 16 << 20;
 
+/// Entries for one file.
+struct Gathered {
+    first: Offset,
+    last: Offset,
+    epoch: Epoch,
+    raw: Vec<u8>,
+}
+
 /// Keeps the log from a position on, as long as it lives.
 pub struct Pin {
     node: Arc<Node>,
@@ -112,21 +120,7 @@ impl Node {
         let Some(from) = self.look().needs().find(|(k, _)| *k == key).map(|(_, at)| at) else {
             return Ok(());
         };
-        let mut moved: Option<(Offset, Offset, Epoch, Vec<u8>)> = None;
-        let mut walk = self.log.walk(from.max(self.log.start()));
-        while let Some(record) = walk.next() {
-            if record.partition != key || record.kind != Kind::Entry || record.offset <= base {
-                continue;
-            }
-            let (_, last, epoch, raw) =
-                moved.get_or_insert((record.offset, record.offset, record.epoch, Vec::new()));
-            (*last, *epoch) = (record.offset, record.epoch);
-            raw.extend_from_slice(record.raw);
-            if raw.len() >= MOVED {
-                self.move_out(key, moved.take())?;
-            }
-        }
-        self.move_out(key, moved)?;
+        self.move_out(key, from, base)?;
         let mut inner = self.look();
         if let Some(p) = inner.partitions.get_mut(&key) {
             p.released = true;
@@ -137,15 +131,37 @@ impl Node {
         Ok(())
     }
 
-    fn move_out(
+    /// Copies the entries of a partition beyond one, as they stand in the log from there on, to `lost+found`, synced.
+    pub(super) fn move_out(
         &self,
         key: PartitionKey,
-        moved: Option<(Offset, Offset, Epoch, Vec<u8>)>,
+        from: Position,
+        beyond: Offset,
     ) -> io::Result<()> {
-        let Some((first, last, epoch, raw)) = moved else { return Ok(()) };
-        let path = self.files.save_tail(key, epoch, first, last, &raw)?;
-        tracing::warn!(%key, %first, %last, file = %path.display(), "entries of a damaged copy were moved out of the log");
-        Ok(())
+        let mut walk = self.log.walk(from.max(self.log.start()));
+        let mut gathered: Option<Gathered> = None;
+        loop {
+            let record = walk.next();
+            let full = gathered.as_ref().is_some_and(|g| g.raw.len() >= MOVED);
+            if record.is_none() || full {
+                if let Some(g) = gathered.take() {
+                    let path = self.files.save_tail(key, g.epoch, g.first, g.last, &g.raw)?;
+                    let (first, last, file) = (g.first, g.last, path.display());
+                    tracing::warn!(%key, %first, %last, %file, "entries were set aside");
+                }
+            }
+            let Some(record) = record else { return Ok(()) };
+            if (record.partition, record.kind) == (key, Kind::Entry) && record.offset > beyond {
+                let g = gathered.get_or_insert_with(|| Gathered {
+                    first: record.offset,
+                    last: record.offset,
+                    epoch: record.epoch,
+                    raw: Vec::new(),
+                });
+                (g.last, g.epoch) = (record.offset, record.epoch);
+                g.raw.extend_from_slice(record.raw);
+            }
+        }
     }
 
     /// Is the log longer than it should be?

@@ -100,35 +100,36 @@ impl Node {
     /// The same on this thread; of a copy that is not whole only if that is asked for: then of what it has.
     pub(super) fn make(&self, key: PartitionKey, damaged: bool) -> Result<Offset, Unmade> {
         let Some(plan) = self.plan(key, damaged)? else { return Ok(Offset(0)) };
-        let _making = Making { node: self, key };
+        let making = Making { node: self, key };
         let (offset, began) = (plan.header.offset, std::time::Instant::now());
         let path = files::local(&self.files.snapshots_of(key), plan.header.replay_from, offset);
         let aside = files::aside(&path);
-        let written = self.write_snapshot(key, &plan, &aside, &path);
-        let switched = match written {
-            Ok(snapshot) => self.switch(key, &plan, snapshot),
-            Err(why) => {
-                // Best effort: the next start removes it too.
-                let _ = self.files.disk().remove_file(&aside);
-                return Err(why);
-            }
-        };
-        if let Err(why) = switched {
+        let made = self
+            .write_snapshot(key, &plan, &aside, &path)
+            .and_then(|snapshot| self.switch(key, &plan, snapshot));
+        if let Err(why) = made {
+            // Best effort: the next start removes it too.
+            let _ = self.files.disk().remove_file(&aside);
             let before = plan.below.as_ref().map(|s| s.path());
-            if before != Some(path.as_path()) {
-                fs::remove(self.files.disk(), &path)?;
+            if before != Some(path.as_path())
+                && fs::exists(&path)
+                && let Err(error) = fs::remove(self.files.disk(), &path)
+            {
+                tracing::error!(%key, %error, "a snapshot that is not in force cannot be removed");
+                // It may be there after a crash, so what is in it stays in force.
+                std::mem::forget(making);
             }
             return Err(why);
         }
-        self.retire(key, &path);
+        self.retire(key, Some(&path));
         tracing::info!(%key, %offset, ms = began.elapsed().as_millis(), "a snapshot was made");
         Ok(offset)
     }
 
     /// Removes what a snapshot that is in force has replaced.
-    pub(super) fn retire(&self, key: PartitionKey, keep: &Path) {
+    pub(crate) fn retire(&self, key: PartitionKey, keep: Option<&Path>) {
         let dir = self.files.snapshots_of(key);
-        if let Err(error) = files::retire(self.files.disk(), &dir, Some(keep)) {
+        if let Err(error) = files::retire(self.files.disk(), &dir, keep) {
             tracing::warn!(%key, %error, "an old snapshot cannot be removed; the next one tries again");
         }
     }

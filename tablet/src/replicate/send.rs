@@ -280,7 +280,8 @@ fn due(node: &Node, inner: &mut Inner, conn: Conn, dirty: BTreeSet<PartitionKey>
         let (Some(ship), Some(p)) = (outgoing.ships.get_mut(&key), partitions.get(&key)) else {
             continue;
         };
-        if ship.next > p.last() {
+        // What the log has given back it cannot ship: that follower needs a snapshot.
+        if ship.next > p.last() || ship.next < p.floor() {
             continue;
         }
         if budget == 0 {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stela_common::fs::{self, Disk, Why};
-use stela_common::ids::{Offset, PartitionKey};
+use stela_common::ids::{Offset, PartitionKey, TableId};
 use stela_common::log::Position;
 
 use super::Snapshot;
@@ -123,31 +123,47 @@ fn open(disk: &Disk, key: PartitionKey, path: &Path) -> Result<Arc<Snapshot>, St
     }
 }
 
-/// Removes all that lies in a partition's directory but one file, durably.
+/// Is it the name of a snapshot, or of one in the making?
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let name = name.strip_suffix(".tmp").unwrap_or(name);
+    name.rsplit_once('.').is_some_and(|(_, extension)| [LOCAL, INSTALLED].contains(&extension))
+}
+
+/// The snapshots that lie in a partition's directory, and what is left of those in the making, but for one that stays.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn others(dir: &Path, keep: Option<&Path>) -> io::Result<Vec<PathBuf>> {
+    if !fs::exists(dir) {
+        return Ok(Vec::new());
+    }
+    let mut paths = fs::read_dir(dir)?;
+    paths.retain(|path| is_ours(path) && Some(path.as_path()) != keep);
+    Ok(paths)
+}
+
+/// Removes all of these but one, durably.
 ///
 /// # Errors
 /// The disk refused.
 pub fn retire(disk: &Disk, dir: &Path, keep: Option<&Path>) -> io::Result<()> {
-    if !fs::exists(dir) {
-        return Ok(());
-    }
-    let mut removed = false;
-    for path in fs::read_dir(dir)?.iter().filter(|path| Some(path.as_path()) != keep) {
+    let others = others(dir, keep)?;
+    for path in &others {
         disk.remove_file(path)?;
-        removed = true;
     }
-    if removed { disk.sync_dir(dir, Why::Replace) } else { Ok(()) }
+    if others.is_empty() { Ok(()) } else { disk.sync_dir(dir, Why::Replace) }
 }
 
 /// Removes the directories of a dropped table.
 ///
 /// # Errors
 /// The disk refused.
-pub fn remove_table(disk: &Disk, dir: &Path, tid: stela_common::ids::TableId) -> io::Result<()> {
-    for key in list(dir)?.into_keys().filter(|key| key.tid == tid) {
-        let dir = dir.join(key.to_string());
-        retire(disk, &dir, None)?;
-        fs::remove_dir_all(dir)?;
+pub fn remove_table(disk: &Disk, snapshots: &Path, tid: TableId) -> io::Result<()> {
+    for key in list(snapshots)?.into_keys().filter(|key| key.tid == tid) {
+        let dir = snapshots.join(key.to_string());
+        fs::remove_dir_all(&dir)?;
+        disk.sync_dir(&snapshots, Why::Replace)?;
     }
     Ok(())
 }

@@ -59,6 +59,8 @@ pub struct Loaded {
     pub purged: bool,
     /// The log may give back what it has of it.
     pub released: bool,
+    /// What is wrong with its snapshot: of no consequence if the log still has all.
+    wrong: Option<String>,
     /// Entries behind this one are missing, unless they are void.
     gap: Option<Offset>,
     /// Before `replay_from`: the last entry of those in `places`.
@@ -120,7 +122,7 @@ impl Loaded {
     fn begin(found: &Found) -> Self {
         match (&found.local, &found.wrong) {
             (Some(snapshot), _) => Self::of(snapshot, snapshot.header().replay_from),
-            (None, wrong) => Self { damage: wrong.clone(), ..Self::default() },
+            (None, wrong) => Self { wrong: wrong.clone(), ..Self::default() },
         }
     }
 
@@ -267,24 +269,27 @@ impl Loaded {
     fn finish(&mut self, end: Option<&End>) {
         self.cross();
         self.dedup.committed(self.commit);
-        if let Some(gap) = self.gap {
-            self.damaged(format!("the log does not have its entries behind {gap}"));
-        }
         if self.purged {
             return;
+        }
+        let wrong = self.wrong.take();
+        if let Some(gap) = self.gap {
+            let missing = || format!("the log does not have its entries behind {gap}");
+            self.damaged(wrong.clone().unwrap_or_else(missing));
         }
         let (last, epoch) = (self.last, self.epochs.epoch_at(self.last));
         match end {
             Some(end) => {
                 self.epoch = self.epoch.max(end.acted);
                 if (last, epoch) != (end.offset, end.epoch) {
-                    self.damaged(format!(
+                    let missing = format!(
                         "it ends with entry {last} of epoch {epoch}, but had entry {} of epoch {}",
                         end.offset, end.epoch
-                    ));
+                    );
+                    self.damaged(wrong.unwrap_or(missing));
                 }
             }
-            None if self.snapshot.is_some() => {
+            None if self.snapshot.is_some() || wrong.is_some() => {
                 self.damaged("its log does not know of it");
             }
             None => {}

@@ -35,7 +35,7 @@ pub(crate) fn plain() -> Table {
 }
 
 /// A table with two indexes, the second of which takes its time from a column.
-pub(super) fn with_times() -> Table {
+pub(crate) fn with_times() -> Table {
     let column = |name: &str, kind, not_null| Column { name: name.into(), kind, not_null };
     let index = |name: &str, ts: Option<&str>| table::Index {
         name: name.into(),
