@@ -422,8 +422,8 @@ impl Partition {
             epoch: self.epoch,
             epochs: self.epochs.clone(),
             last: self.last(),
-            // Where the leader's word is enough more is readable than is committed (R34).
-            commit: self.applied.min(self.core.commit()),
+            // Where the leader's word is enough more is readable than is committed (R34); of a snapshot all is (R28).
+            commit: self.applied.min(self.core.commit()).max(self.store.base()),
             damaged: self.quarantine.is_some(),
             written,
         };

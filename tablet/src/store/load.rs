@@ -91,8 +91,15 @@ pub fn replay(
     for (key, partition) in &mut loaded {
         partition.finish(recovery.ends.get(key));
     }
-    for key in recovery.damage.iter().flat_map(|d| &d.suspects) {
-        loaded.entry(*key).or_default().damaged("its entries in the log are damaged");
+    for damage in &recovery.damage {
+        let end = Position(damage.at.0 + damage.bytes);
+        for key in &damage.suspects {
+            let partition = loaded.entry(*key).or_default();
+            // What its snapshot has it does not need from the log.
+            if end > partition.replay_from {
+                partition.damaged("its entries in the log are damaged");
+            }
+        }
     }
     loaded
 }

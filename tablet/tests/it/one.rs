@@ -183,6 +183,62 @@ async fn a_killed_tablet_finds_every_acknowledged_row() {
 }
 
 #[tokio::test]
+async fn a_snapshot_is_made_on_command_and_found_again() {
+    let (nameserver, home, running, mut client) = leading().await;
+    let request = stela_proto::tablet::MakeSnapshotRequest { tid: TID, pid: 0 };
+    let empty = client.0.make_snapshot(request).await.unwrap().into_inner();
+    assert_eq!((said(&empty.status), empty.offset), (OK, 0));
+    fill(&mut client).await;
+    let made = client.0.make_snapshot(request).await.unwrap().into_inner();
+    assert_eq!((said(&made.status), made.offset), (OK, 500));
+    is_filled(&mut client).await;
+    assert_eq!(files(&home.path().join("snapshots/7_0")).len(), 1);
+    let elsewhere = stela_proto::tablet::MakeSnapshotRequest { tid: TID, pid: 5 };
+    let elsewhere = client.0.make_snapshot(elsewhere).await.unwrap().into_inner();
+    assert_eq!(said(&elsewhere.status).0, Code::TableNotFound as i32);
+    running.kill().await;
+    let (running, mut client) = again(&nameserver, &home).await;
+    is_filled(&mut client).await;
+    assert_eq!(client.store("k0", 1000, "new").await.offset, 501);
+    running.stop().await;
+    let (_running, mut client) = again(&nameserver, &home).await;
+    assert_eq!(client.get("k0", 0).await.value, "new");
+}
+
+#[tokio::test]
+async fn snapshots_come_and_the_log_goes_by_itself() {
+    let nameserver = FakeNameserver::start().await;
+    let home = Home::new(&nameserver);
+    let mut config = home.config();
+    config.segment_bytes = 64 << 10;
+    config.log_keep = 256 << 10;
+    config.snapshots.grown = 64 << 10;
+    config.snapshots.look = std::time::Duration::from_millis(5);
+    let (running, ready) = home.launch(Disk::real(), config.clone());
+    ready.await.unwrap();
+    nameserver.create(table(2, 1), &[1]);
+    nameserver.elect(TID, 1, &[1]);
+    until("it serves", || nameserver.report(1, TID, 0).serving).await;
+    let mut client = running.client().await;
+    for n in 1..=800 {
+        client.store(&format!("k{}", n % 4), n, &"v".repeat(1000)).await;
+    }
+    let segments = || {
+        let log = files(&home.path().join("log"));
+        log.iter().filter(|p| p.extension().is_some_and(|e| e == "seg")).count()
+    };
+    until("the log is short", || segments() <= 5).await;
+    running.kill().await;
+    let (running, ready) = home.launch(Disk::real(), config);
+    ready.await.unwrap();
+    nameserver.elect(TID, 1, &[1]);
+    until("it leads", || nameserver.report(1, TID, 0).epoch == 2).await;
+    let mut client = running.client().await;
+    client.store("new", 1, "v").await;
+    assert_eq!(client.count("k1").await, 200);
+}
+
+#[tokio::test]
 async fn a_repeated_request_is_applied_once() {
     let (nameserver, home, running, mut client) = leading().await;
     let request = |seq, value| put(vec![row("k", 1, value)], (77, seq));

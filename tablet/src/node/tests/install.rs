@@ -168,3 +168,28 @@ async fn a_dropped_table_leaves_no_snapshot() {
     let node = open_on(Disk::real(), config(dir.path()));
     assert!(node.look().partitions.is_empty() && node.look().orphans.is_empty());
 }
+
+/// R26: synced before it counts, and before anything of the old copy goes.
+#[tokio::test]
+async fn a_snapshot_does_not_take_effect_before_the_log_says_so_durably() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Arc::new(stela_common::fs::Recorder::new());
+    let file = dir.path().join("incoming");
+    foreign(&file, 20, |_| {}).await;
+    let run = Running::on(Disk::recording(recorder.clone()), dir.path());
+    behind(&run, 7).await;
+    run.node.make_snapshot(KEY).await.unwrap();
+    let files = snapshots(dir.path());
+    recorder.slow(true);
+    let end = run.node.log.end();
+    let node = run.node.clone();
+    let installing = tokio::spawn(async move { node.install_snapshot(KEY, file, None).await });
+    until("it is in the log", || run.node.log.end() > end).await;
+    // It would do it at once.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!installing.is_finished() && files.iter().all(stela_common::fs::exists));
+    assert_eq!(run.node.look().partitions[&KEY].store.base(), Offset(7));
+    recorder.slow(false);
+    assert_eq!(installing.await.unwrap(), Ok(Offset(20)));
+    assert_eq!(run.node.look().partitions[&KEY].store.base(), Offset(20));
+}

@@ -269,3 +269,37 @@ async fn an_error_of_the_disk_leaves_everything_as_it_was() {
     assert!(failed >= 4, "{failed}");
     running.put("k0", 999, b"goes on").await;
 }
+
+/// R30: of damage in the log only those have to do who need what was there.
+#[tokio::test]
+async fn damage_before_a_snapshot_s_position_is_no_damage_of_its_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::on(Disk::real(), dir.path());
+    running.lead(KEY, 1).await;
+    let other = PartitionKey::new(7, 0);
+    running.lead(other, 1).await;
+    running.put("k0", 1, b"in the snapshot").await;
+    running.request(other, (0, 0), vec![row("k0", 1, b"in no snapshot")]).await;
+    running.node.make_snapshot(KEY).await.unwrap();
+    running.put("k0", 2, b"behind the snapshot").await;
+    running.request(other, (0, 0), vec![row("k0", 2, b"whole")]).await;
+    running.lead(other, 2).await;
+    let rows = seen(&running.node, KEY, &KEYS).rows;
+    running.kill().await;
+    let segment = dir.path().join("log/0000000000000001.seg");
+    let good = stela_common::fs::read(&segment).unwrap();
+    let with_damage = |text: &[u8]| {
+        let mut bytes = good.clone();
+        let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
+        bytes[at] ^= 1;
+        stela_common::fs::write(&segment, &bytes).unwrap();
+        let node = open_on(Disk::real(), config(dir.path()));
+        (all_of(&node, &KEYS), seen(&node, other, &[]).quarantine.is_some())
+    };
+    let (mine, others) = with_damage(b"in the snapshot");
+    assert!(mine.quarantine.is_none() && mine.rows == rows && others, "{mine:?}");
+    let (mine, others) = with_damage(b"in no snapshot");
+    assert!(mine.quarantine.is_none() && mine.rows == rows && others, "{mine:?}");
+    let (mine, _) = with_damage(b"behind the snapshot");
+    assert!(mine.quarantine.is_some() && mine.last == Offset(1), "{mine:?}");
+}

@@ -125,7 +125,7 @@ impl Running {
 
     async fn request(&self, key: PartitionKey, id: (u64, u64), rows: Vec<pb::Row>) -> u64 {
         let target = Some(pb::Target { tid: key.tid.0, pid: key.pid.0, epoch: 0 });
-        let put = pb::PutRequest { target, session: id.0, seq: id.1, rows, again: false };
+        let put = pb::PutRequest { target, session: id.0, seq: id.1, rows, ..Default::default() };
         let reply = self.say(Request::Put(put)).await;
         assert_eq!(reply.status.unwrap().code, 0);
         reply.offset
