@@ -11,12 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rand::rngs::StdRng;
 use rustix::process::{Pid, Signal, kill_process};
 use stela_common::client::{Client, Options};
 use stela_common::fs;
 use stela_proto::tablet::tablet_client::TabletClient;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::faults::{self, Cut, Faults, Ordered};
 use crate::net::Net;
 
 /// A server behind a proxy listens at a port that is so much higher.
@@ -54,6 +56,7 @@ pub struct Server {
     /// Its directory.
     pub dir: PathBuf,
     listen: String,
+    control: PathBuf,
     output: PathBuf,
     child: Option<Child>,
     ready_lines: usize,
@@ -77,13 +80,24 @@ pub struct Setup {
     pub tablets: usize,
     /// Every link goes through a proxy.
     pub links: bool,
+    /// Every server can be made to fail from within.
+    pub faults: bool,
+    /// So it can, and the power can be cut: every server notes what it has not synced.
+    pub power: bool,
     /// Of every tablet.
     pub tablet: Extra,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { nameservers: 3, tablets: 3, links: false, tablet: Extra::default() }
+        Self {
+            nameservers: 3,
+            tablets: 3,
+            links: false,
+            faults: false,
+            power: false,
+            tablet: Extra::default(),
+        }
     }
 }
 
@@ -93,6 +107,8 @@ pub struct Cluster {
     nameservers: String,
     net: Option<Net>,
     ip: [u8; 3],
+    faults: bool,
+    orders: u64,
     /// All of them, nameservers first.
     pub servers: Vec<Server>,
 }
@@ -117,6 +133,7 @@ impl Cluster {
                 extra,
                 listen: format!("{ip}:{}", if setup.links { port + BEHIND } else { port }),
                 dir: root.path().join(&name),
+                control: root.path().join(format!("{name}.faults")),
                 output: root.path().join(format!("{name}.log")),
                 child: None,
                 ready_lines: 0,
@@ -137,8 +154,21 @@ impl Cluster {
                 net.place(at, server.endpoint.parse()?, server.listen.parse()?);
             }
         }
+        if setup.power {
+            for server in &servers {
+                fs::create_dir_all(&fs::Disk::real(), faults::undo_dir(&server.control))?;
+            }
+        }
         let nameservers = list.join(",");
-        let mut cluster = Self { nameservers, net, ip: [a, b, c], servers, root };
+        let mut cluster = Self {
+            nameservers,
+            net,
+            ip: [a, b, c],
+            faults: setup.faults || setup.power,
+            orders: 0,
+            servers,
+            root,
+        };
         cluster.launch_all().await?;
         Ok(cluster)
     }
@@ -217,6 +247,9 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
+        if self.faults {
+            command.env(faults::ENVIRONMENT, &server.control);
+        }
         if server.role == Role::Nameserver {
             command.arg("--bootstrap");
         }
@@ -326,6 +359,49 @@ impl Cluster {
         let child = child.with_context(|| format!("{} does not run", server.endpoint))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         Ok(kill_process(pid.context("no process id")?, signal)?)
+    }
+
+    /// That is wrong inside a server from now on, and nothing else; of one that is down, from its next start on.
+    ///
+    /// # Errors
+    /// It does not hear of it, or the cluster was set up without.
+    pub async fn order(&mut self, at: usize, faults: Faults) -> Result<()> {
+        ensure!(self.faults, "this cluster has no faults");
+        self.orders += 1;
+        let ordered = Ordered { number: self.orders, faults };
+        faults::order(&self.servers[at].control, ordered, self.is_up(at)).await
+    }
+
+    /// The power of a server's machine went when it was killed: what it had not synced is lost, or a part of it. Tells how
+    /// many operations are undone, of how many that were not durable.
+    ///
+    /// # Errors
+    /// It is up, or the cluster was set up without.
+    pub fn power_cut(&self, at: usize, cut: Cut, random: &mut StdRng) -> Result<(usize, usize)> {
+        let server = &self.servers[at];
+        ensure!(server.child.is_none(), "{} runs", server.endpoint);
+        faults::power_cut(&server.dir, &faults::undo_dir(&server.control), cut, random)
+    }
+
+    /// Waits until a server that runs ends by itself; `false`: it has not within `limit`.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn await_end(&mut self, at: usize, limit: Duration) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        let server = &mut self.servers[at];
+        let context = format!("{} does not run", server.endpoint);
+        while server.child.as_mut().with_context(|| context.clone())?.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        server.child = None;
+        if let Some(net) = &self.net {
+            net.down(at);
+        }
+        Ok(true)
     }
 
     /// Does it run, as far as is known?

@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod crash;
 mod drills;
+mod faults;
 mod history;
 mod net;
 mod sim;
@@ -61,6 +62,10 @@ enum Command {
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|a| a == cluster::AS_STELA) {
+        if let Err(e) = faults::begin() {
+            eprintln!("the harness failed: {e:#}");
+            return ExitCode::from(3);
+        }
         return stela::main_with(
             std::iter::once("stela".to_owned()).chain(args.into_iter().skip(2)),
         );

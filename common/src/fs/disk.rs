@@ -46,7 +46,13 @@ impl Disk {
     /// The same, recording everything.
     #[must_use]
     pub fn recording(recorder: Arc<Recorder>) -> Self {
-        Self { hook: Some(recorder) }
+        Self::with_hook(recorder)
+    }
+
+    /// The same with a hook of its own.
+    #[must_use]
+    pub fn with_hook(hook: Arc<dyn Hook>) -> Self {
+        Self { hook: Some(hook) }
     }
 
     /// Creates a file that must not exist, for reading and writing.

@@ -1,7 +1,10 @@
 //! The drills: real processes, real faults, and a verdict with figures.
 
 mod d1;
+mod d11;
+mod d12;
 mod d14;
+mod d15;
 mod d18;
 mod d2;
 mod d23;
@@ -52,9 +55,18 @@ pub enum Drill {
     /// swizzle-clog of all six processes
     #[value(name = "D8")]
     D8,
+    /// the power goes, for everything at once
+    #[value(name = "D11")]
+    D11,
+    /// a tablet's disk fails: syncs that end with an error, syncs that hang, no room
+    #[value(name = "D12")]
+    D12,
     /// a tablet's disk is gone
     #[value(name = "D14")]
     D14,
+    /// one server's clock is wrong
+    #[value(name = "D15")]
+    D15,
     /// auto_failover on and off all the time
     #[value(name = "D18")]
     D18,
@@ -123,7 +135,10 @@ impl Drill {
             Self::D6 => d6::run(plan).await?,
             Self::D7 => d7::run(plan).await?,
             Self::D8 => d8::run(plan).await?,
+            Self::D11 => d11::run(plan).await?,
+            Self::D12 => d12::run(plan).await?,
             Self::D14 => d14::run(plan).await?,
+            Self::D15 => d15::run(plan).await?,
             Self::D18 => d18::run(plan).await?,
             Self::D23 => d23::run(plan).await?,
             Self::Switch => switch::run(plan).await?,
