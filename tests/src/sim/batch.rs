@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use stela_common::ids::{Epoch, Offset, PartitionKey};
+use stela_common::table::Ack;
 use stela_replica::core::Admitted;
 use stela_replica::message::Write;
 
 use super::client::Outcome;
 use super::clock::MS;
 use super::disk::Entry;
-use super::fault::Point;
+use super::point::Point;
 use super::scene::{Event, trace};
 use super::shell::Acting;
 use super::tablet::{Copy, Suspended, Unsynced, Waiter, identity};
@@ -40,13 +41,14 @@ impl Acting<'_> {
         }
     }
 
-    pub(super) fn written(&mut self, after: After, end: usize) {
+    fn written(&mut self, after: After, end: usize) {
         let (key, write) = match after {
             After::Entry { key, offset, entry, write } => {
                 self.scene.ghost.appended(self.at, key, offset, entry, self.disk.written(key));
                 if let Some(copy) = self.process.copies.get_mut(&key) {
                     copy.ids.insert(entry.id, offset);
                 }
+                self.scene.reached(Point::Stored, self.at);
                 (key, write)
             }
             After::Client { key, admitted, entry, waiter } => {
@@ -61,6 +63,9 @@ impl Acting<'_> {
                     self.scene,
                     "{}: {key} appends {} (epoch {})", self.at, admitted.offset, admitted.epoch
                 );
+                if waiter.level == Ack::Leader {
+                    self.process.early.insert(key);
+                }
                 if let Some(copy) = self.process.copies.get_mut(&key) {
                     copy.waiters.entry(admitted.offset).or_default().push(waiter);
                 }
@@ -74,6 +79,7 @@ impl Acting<'_> {
                 for conn in conns {
                     self.fill_down(conn, |b| b.dirty(key));
                 }
+                self.scene.reached(Point::Admitted, self.at);
                 (key, admitted.write)
             }
             After::Epoch { key, epoch, leads, write } => {
@@ -83,16 +89,17 @@ impl Acting<'_> {
                     self.at,
                     if leads { " as leader" } else { "" }
                 );
-                if leads {
-                    self.scene.reached(Point::Activated, self.at);
-                }
+                let point = if leads { Point::Activated } else { Point::Followed };
+                self.scene.reached(point, self.at);
                 (key, write)
             }
             After::Truncate { key, to, write } => {
                 trace!(self.scene, "{}: {key} truncates to {to}", self.at);
                 if let Some(copy) = self.process.copies.get_mut(&key) {
                     copy.ids.retain(|_, offset| *offset <= to);
+                    copy.applied = copy.applied.min(to);
                 }
+                self.scene.reached(Point::Cut, self.at);
                 (key, write)
             }
         };
@@ -135,6 +142,7 @@ impl Acting<'_> {
             return;
         }
         self.process.syncing = Some(self.disk.end());
+        self.process.syncing_since = self.scene.now;
         let most = self.scene.profile.sync_ms * MS;
         let delay = self.scene.random.between(100, most) + self.slow_ms * MS;
         self.scene.after(delay, Event::DiskSynced(self.at, self.life, self.disk.end()));
@@ -144,6 +152,7 @@ impl Acting<'_> {
     /// the disk may have room again.
     pub(super) fn suspend(&mut self, key: PartitionKey) {
         trace!(self.scene, "{}: {key} is suspended", self.at);
+        self.scene.reached(Point::Suspended, self.at);
         self.fail_waiters(key);
         let until = self.now.plus(self.scene.pace.timing.propose_again);
         let Some(copy) = self.process.copies.get_mut(&key) else { return };
@@ -161,7 +170,8 @@ impl Acting<'_> {
             self.process.copies.iter().filter(|(_, c)| due(c)).map(|(key, _)| *key).collect();
         for key in due {
             trace!(self.scene, "{}: {key} starts again from its log", self.at);
-            let identity = identity(self.process, self.scene, key);
+            let Some(options) = self.process.copies.get(&key).map(|c| c.options) else { continue };
+            let identity = identity(self.process, self.scene, key, options);
             let unsynced =
                 self.process.unsynced.iter().rev().find(|u| u.key == key).map(|u| u.write);
             let Some(copy) = self.process.copies.get_mut(&key) else { continue };
@@ -173,7 +183,7 @@ impl Acting<'_> {
                 self.scene.break_link(conn, false);
             }
             if let Some(view) = view {
-                self.view(view);
+                self.view(options, view);
             }
         }
     }

@@ -15,7 +15,9 @@ pub const MS: u64 = 1000;
 /// The clock of one machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    offset: u64,
+    /// Showed that at `since`, microseconds.
+    shown: u64,
+    since: Moment,
     /// Runs at that rate, in millionths.
     rate: u64,
 }
@@ -23,17 +25,26 @@ pub struct Clock {
 impl Clock {
     /// Some clock.
     pub fn draw(random: &mut Random) -> Self {
-        Self {
-            offset: random.between(10_000, 100_000) * MS,
-            rate: 1_000_000 - 24_000 + random.below(48_001),
-        }
+        Self { shown: random.between(10_000, 100_000) * MS, since: 0, rate: draw_rate(random) }
     }
 
     /// What it shows.
     pub fn at(self, now: Moment) -> Millis {
-        let ran = u128::from(now) * u128::from(self.rate) / 1_000_000;
-        Millis((self.offset + u64::try_from(ran).unwrap_or(u64::MAX)) / MS)
+        Millis(self.shows(now) / MS)
     }
+
+    /// Runs at another rate from now on.
+    pub fn drift(&mut self, now: Moment, random: &mut Random) {
+        *self = Self { shown: self.shows(now), since: now, rate: draw_rate(random) };
+    }
+
+    fn shows(self, now: Moment) -> u64 {
+        self.shown + (now - self.since) * self.rate / 1_000_000
+    }
+}
+
+fn draw_rate(random: &mut Random) -> u64 {
+    1_000_000 - 24_000 + random.below(48_001)
 }
 
 #[cfg(test)]
@@ -42,8 +53,8 @@ mod tests {
 
     #[test]
     fn a_permit_ends_at_its_holder_before_it_ends_at_its_grantor() {
-        let slow = Clock { offset: 0, rate: 976_000 };
-        let fast = Clock { offset: 0, rate: 1_024_000 };
+        let slow = Clock { shown: 0, since: 0, rate: 976_000 };
+        let fast = Clock { shown: 0, since: 0, rate: 1_024_000 };
         let asked = slow.at(0);
         let granted = fast.at(0);
         let over_at_grantor =

@@ -14,7 +14,9 @@ pub trait Core {
     /// See [`Replica::step`].
     fn step(&mut self, now: Millis, env: &Env<'_>, input: Input, outputs: &mut Vec<Output>);
     /// See [`Replica::admit`].
-    fn admit(&mut self, now: Millis) -> Result<Admitted, Refusal>;
+    fn admit(&mut self, level: Ack, now: Millis) -> Result<Admitted, Refusal>;
+    /// See [`Replica::stored`].
+    fn stored(&self, now: Millis) -> Option<Offset>;
     /// See [`Replica::revoke`].
     fn revoke(&mut self, admitted: Admitted);
     /// See [`Replica::may_read`].
@@ -43,8 +45,11 @@ impl<V: Variant> Core for Replica<V> {
     fn step(&mut self, now: Millis, env: &Env<'_>, input: Input, outputs: &mut Vec<Output>) {
         Self::step(self, now, env, input, outputs);
     }
-    fn admit(&mut self, now: Millis) -> Result<Admitted, Refusal> {
-        Self::admit(self, Ack::All, now)
+    fn admit(&mut self, level: Ack, now: Millis) -> Result<Admitted, Refusal> {
+        Self::admit(self, level, now)
+    }
+    fn stored(&self, now: Millis) -> Option<Offset> {
+        Self::stored(self, now)
     }
     fn revoke(&mut self, admitted: Admitted) {
         Self::revoke(self, admitted);

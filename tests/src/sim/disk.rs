@@ -1,10 +1,12 @@
 //! A machine's disk: one log of records, of which a prefix is synced.
 //!
-//! A killed process loses nothing that it had written, as the page cache lives on; a power cut loses the records that
-//! were not synced, all of them or all behind some place. What a restart finds it writes again and syncs before it says
-//! anything (R24), so all of that is synced then.
+//! A killed process loses nothing that it had written, as the page cache lives on. A power cut loses records that were
+//! not synced: all, the last ones, or some in the middle; what lies behind a lost one is void. What a restart finds it
+//! writes again and syncs before it says anything (R24), so all of that is synced then. A synced record that is found
+//! damaged takes what is behind it in its partition with it (R30). Beside the log are the entries that were cut
+//! (`lost+found`, synced before they are cut), and images may be taken of the whole, as of a virtual machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use stela_common::ids::{Epoch, Offset, PartitionKey};
 use stela_replica::epochs::Epochs;
@@ -41,6 +43,8 @@ pub enum Record {
     EpochStart(PartitionKey, Epoch),
     /// Entries beyond are void.
     Truncate(PartitionKey, Offset),
+    /// Nothing of the partition is here any more.
+    Purge(PartitionKey),
 }
 
 /// One partition as the records up to some place have it.
@@ -110,6 +114,7 @@ impl Log {
             Record::Truncate(_, to) => {
                 self.entries.truncate(usize::try_from(to.0).unwrap_or(usize::MAX))
             }
+            Record::Purge(_) => *self = Self::default(),
         }
     }
 }
@@ -117,7 +122,10 @@ impl Log {
 impl Record {
     fn key(&self) -> PartitionKey {
         match self {
-            Self::Entry(key, ..) | Self::EpochStart(key, _) | Self::Truncate(key, _) => *key,
+            Self::Entry(key, ..)
+            | Self::EpochStart(key, _)
+            | Self::Truncate(key, _)
+            | Self::Purge(key) => *key,
         }
     }
 }
@@ -125,13 +133,30 @@ impl Record {
 /// All partitions as the records up to some place have them.
 pub type Contents = BTreeMap<PartitionKey, Log>;
 
+/// What a power cut took.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Torn {
+    /// Records that are gone.
+    pub lost: u64,
+    /// Of these, records that were on disk behind one that was not.
+    pub holes: u64,
+}
+
 /// A disk.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Disk {
-    records: Vec<Record>,
+    /// How many records are synced; all of them are in `durable`.
     synced: usize,
+    /// The records behind them.
+    tail: VecDeque<Record>,
     written: Contents,
     durable: Contents,
+    /// Entries that were cut, and who made them.
+    lost_found: BTreeSet<(PartitionKey, Id)>,
+    /// Partitions in which synced records are damaged, as the next start finds them.
+    damaged: BTreeSet<PartitionKey>,
+    /// An entry was voided that is not in `lost+found`.
+    pub unsaved: bool,
     /// It refuses to write: full.
     pub full: bool,
 }
@@ -143,15 +168,18 @@ impl Disk {
             return None;
         }
         for record in batch {
+            if let Record::Truncate(key, to) = record {
+                self.unsaved |= !self.is_saved(*key, *to);
+            }
             self.written.entry(record.key()).or_default().apply(*record);
-            self.records.push(*record);
+            self.tail.push_back(*record);
         }
-        Some(self.records.len())
+        Some(self.end())
     }
 
     /// The end of what is written.
     pub fn end(&self) -> usize {
-        self.records.len()
+        self.synced + self.tail.len()
     }
 
     /// The end of what is synced.
@@ -161,10 +189,12 @@ impl Disk {
 
     /// A sync that covered everything up to there has ended.
     pub fn sync(&mut self, to: usize) {
-        for record in self.records.get(self.synced..to).unwrap_or_default() {
-            self.durable.entry(record.key()).or_default().apply(*record);
+        while self.synced < to
+            && let Some(record) = self.tail.pop_front()
+        {
+            self.durable.entry(record.key()).or_default().apply(record);
+            self.synced += 1;
         }
-        self.synced = self.synced.max(to.min(self.records.len()));
     }
 
     /// A partition as it is written.
@@ -179,20 +209,89 @@ impl Disk {
         self.durable.get(&key).unwrap_or(&NONE)
     }
 
-    /// The power fails: of what is not synced a prefix stays, often nothing. Returns how many records are lost.
-    pub fn cut(&mut self, random: &mut Random) -> usize {
-        let unsynced = self.records.len() - self.synced;
-        let kept = if random.chance(600) { 0 } else { random.index(unsynced + 1) };
-        let lost = unsynced - kept;
-        self.records.truncate(self.synced + kept);
-        self.sync(self.records.len());
+    /// Saves the entries beyond `to` to `lost+found`, synced (R4). A full disk takes nothing.
+    pub fn save(&mut self, key: PartitionKey, to: Offset) {
+        if !self.full {
+            let cut: Vec<_> = self.written(key).from(to.next()).map(|(_, e)| (key, e.id)).collect();
+            self.lost_found.extend(cut);
+        }
+    }
+
+    fn is_saved(&self, key: PartitionKey, to: Offset) -> bool {
+        self.written(key).from(to.next()).all(|(_, e)| self.has_saved(key, e.id))
+    }
+
+    fn has_saved(&self, key: PartitionKey, id: Id) -> bool {
+        self.lost_found.contains(&(key, id))
+    }
+
+    /// Is that write in the log or in `lost+found`?
+    pub fn keeps(&self, key: PartitionKey, id: Id) -> bool {
+        self.has_saved(key, id) || self.written(key).from(Offset(1)).any(|(_, e)| e.id == id)
+    }
+
+    /// The power fails.
+    pub fn cut(&mut self, random: &mut Random) -> Torn {
+        let unsynced = self.tail.len();
+        let (kept, holes) = match random.below(10) {
+            0..=5 => (0, 0),
+            6 | 7 => (random.index(unsynced + 1), 0),
+            _ => {
+                let there: Vec<bool> = (0..unsynced).map(|_| random.chance(600)).collect();
+                let kept = there.iter().position(|there| !there).unwrap_or(unsynced);
+                (kept, there[kept..].iter().filter(|there| **there).count())
+            }
+        };
+        self.tail.truncate(kept);
+        self.recover();
         self.written = self.durable.clone();
-        lost
+        Torn { lost: (unsynced - kept) as u64, holes: holes as u64 }
     }
 
     /// A process starts: what it finds, it writes again and syncs before it says anything (R24).
     pub fn recover(&mut self) {
-        self.sync(self.records.len());
+        self.sync(self.end());
+    }
+
+    /// An entry that was synced is damaged: with it goes what is behind it in its partition. Which partition that is.
+    pub fn damage(&mut self, random: &mut Random) -> Option<PartitionKey> {
+        let logs: Vec<_> = self.durable.iter().filter(|(_, log)| log.last().0 > 0).collect();
+        let (key, log) = random.pick(&logs)?;
+        let (key, kept) = (**key, random.below(log.last().0));
+        for contents in [&mut self.durable, &mut self.written] {
+            contents.entry(key).or_default().apply(Record::Truncate(key, Offset(kept)));
+        }
+        self.damaged.insert(key);
+        Some(key)
+    }
+
+    /// Is that partition known to be damaged?
+    pub fn is_damaged(&self, key: PartitionKey) -> bool {
+        self.damaged.contains(&key)
+    }
+
+    /// The partitions that are damaged.
+    pub fn damaged(&self) -> Vec<PartitionKey> {
+        self.damaged.iter().copied().collect()
+    }
+
+    /// A damaged copy is given up, and begins anew. What is left of it is kept: the leader may not have all of it.
+    pub fn rebuild(&mut self, key: PartitionKey) -> Option<usize> {
+        self.save(key, Offset(0));
+        let end = self.append(&[Record::Purge(key)])?;
+        self.damaged.remove(&key);
+        Some(end)
+    }
+
+    /// The disk as it would be after a power cut that loses all it can.
+    pub fn image(&self) -> Self {
+        Self {
+            synced: self.synced,
+            tail: VecDeque::new(),
+            written: self.durable.clone(),
+            full: false,
+            ..self.clone()
+        }
     }
 }
 
@@ -223,11 +322,29 @@ mod tests {
             ])
             .unwrap();
             assert_eq!(disk.written(KEY).last(), Offset(1));
-            let lost = disk.cut(&mut Random::new(seed));
-            assert_eq!(disk.written(KEY).last(), Offset(if lost == 1 { 2 } else { 1 }));
+            assert!(disk.unsaved, "the cut entry is in no lost+found");
+            let torn = disk.cut(&mut Random::new(seed));
+            assert!(torn.holes < torn.lost.max(1), "{torn:?}");
+            assert_eq!(disk.written(KEY).last(), Offset(if torn.lost == 1 { 2 } else { 1 }));
             assert_eq!(disk.durable(KEY).last(), disk.written(KEY).last());
             assert_eq!(disk.synced(), disk.end());
         }
+    }
+
+    #[test]
+    fn damage_takes_the_rest_of_its_partition_and_an_image_is_the_synced_part() {
+        let mut disk = Disk::default();
+        let batch: Vec<_> = (1..=5).map(|n| Record::Entry(KEY, Offset(n), entry(1, n))).collect();
+        disk.append(&batch[..4]).unwrap();
+        disk.sync(4);
+        disk.append(&batch[4..]).unwrap();
+        let mut image = disk.image();
+        assert_eq!((image.written(KEY).last(), image.end()), (Offset(4), 4));
+        assert_eq!(image.damage(&mut Random::new(1)), Some(KEY));
+        assert!(image.is_damaged(KEY) && image.written(KEY).last() < Offset(4));
+        assert_eq!(disk.written(KEY).last(), Offset(5));
+        image.rebuild(KEY).unwrap();
+        assert!(!image.is_damaged(KEY) && image.written(KEY).last() == Offset(0));
     }
 
     #[test]

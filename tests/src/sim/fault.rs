@@ -1,113 +1,128 @@
-//! What can go wrong, where it is done on purpose, and what a tablet is when it is hit.
+//! What can go wrong, and what a tablet is when it is hit.
 
 use std::fmt;
 
-use super::clock::MS;
-use super::random::Random;
+/// An enumeration whose members have names.
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $member:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum $name { $($(#[$of])* $member,)* }
 
-/// Something that goes wrong with a tablet, its ways or its proposals.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Fault {
-    /// kill -9: what was written stays.
-    Kill,
-    /// The power fails: what was not synced is gone.
-    PowerCut,
-    /// A clean stop.
-    Stop,
-    /// It does not run for a while; its clock does.
-    Pause,
-    /// A connection to another tablet breaks.
-    Break,
-    /// Nothing gets through to and from another tablet.
-    Cut,
-    /// Nothing gets through to another tablet; the way back is open.
-    CutOneWay,
-    /// It hears no other tablet, and sometimes one of them does not hear it.
-    Deaf,
-    /// Nothing gets through to and from the nameservers.
-    CutOff,
-    /// The nameservers believe that it is gone, and it is not (H1).
-    WrongSuspicion,
-    /// Its disk takes long to sync.
-    SlowDisk,
-    /// Its disk refuses to write.
-    FullDisk,
-    /// Another nameserver takes over.
-    NameserverFailover,
-    /// It is told again what it was told before (H34).
-    OldView,
-    /// Another replica is to lead in its place (R12).
-    PlannedSwitch,
-    /// `auto_failover` goes off for a while.
-    Toggle,
-    /// Its proposal is on its way for long, or for ever (R7).
-    HoldProposal,
-    /// The answer to its proposal is lost.
-    LoseReply,
-    /// Its proposal arrives twice.
-    Repeat,
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$member,)*];
+
+            /// What it is called.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$member => $text,)* }
+            }
+        }
+    };
+}
+pub(super) use named;
+
+named! {
+    /// Something that goes wrong with a tablet, its disk, its ways or its messages, or that somebody wants meanwhile.
+    Fault {
+        /// kill -9: what was written stays.
+        Kill = "kill",
+        /// The power fails: what was not synced is gone, whole batches, the end of one, or the middle of one.
+        PowerCut = "power cut",
+        /// A clean stop.
+        Stop = "clean stop",
+        /// It does not run for a while; its disk, its sockets and its clock do.
+        Pause = "pause",
+        /// Its machine stands still, and then its clock catches up (R38).
+        Freeze = "machine frozen",
+        /// Its clock runs at another rate from now on.
+        Drift = "clock drift",
+        /// A connection to another tablet breaks.
+        Break = "connection breaks",
+        /// Nothing gets through to and from another tablet.
+        Cut = "cut from a tablet",
+        /// Nothing gets through to another tablet; the way back is open.
+        CutOneWay = "cut one way",
+        /// Nothing gets through to and from it but what clients ask.
+        Isolate = "isolated",
+        /// Everything to and from it takes long.
+        Delay = "messages delayed",
+        /// It hears no other tablet, and sometimes one of them does not hear it.
+        Deaf = "deaf",
+        /// Nothing gets through to and from the nameservers.
+        CutOff = "cut from nameservers",
+        /// The nameservers believe that it is gone, and it is not (H1).
+        WrongSuspicion = "wrong suspicion",
+        /// Its disk takes long to sync.
+        SlowDisk = "slow disk",
+        /// Its disk refuses to write.
+        FullDisk = "full disk",
+        /// Its disk is gone, it starts with an empty one.
+        Wipe = "disk wiped",
+        /// Its disk is an image of an earlier run (H4).
+        RollBack = "disk rolled back",
+        /// A record that was synced is found damaged at its next start (R30).
+        Damage = "log damaged",
+        /// Another nameserver takes over.
+        NameserverFailover = "nameserver failover",
+        /// It is told again what it was told before (H34).
+        OldView = "old view",
+        /// Another replica is to lead in its place (R12).
+        PlannedSwitch = "planned switch",
+        /// `auto_failover` goes off for a while.
+        Toggle = "auto_failover off",
+        /// A table is made, which lives for a while.
+        NewTable = "table created",
+        /// A table is dropped.
+        DropTable = "table dropped",
+        /// A table gets other options.
+        Options = "options changed",
+        /// Its proposal is on its way for long, or for ever (R7).
+        HoldProposal = "proposal left open",
+        /// The answer to its proposal is lost.
+        LoseReply = "reply lost",
+        /// Its proposal arrives twice.
+        Repeat = "proposal repeated",
+        /// Its registration arrives again, late (R14).
+        LateRegistration = "late registration",
+        /// A client's request to it is lost, or the answer.
+        LoseRequest = "request lost",
+        /// A client's request to it arrives again, late.
+        RepeatRequest = "request repeated",
+    }
 }
 
 impl Fault {
-    /// All of them.
-    pub const ALL: [Self; 19] = [
-        Self::Kill,
-        Self::PowerCut,
-        Self::Stop,
-        Self::Pause,
-        Self::Break,
-        Self::Cut,
-        Self::CutOneWay,
-        Self::Deaf,
-        Self::CutOff,
-        Self::WrongSuspicion,
-        Self::SlowDisk,
-        Self::FullDisk,
-        Self::NameserverFailover,
-        Self::OldView,
-        Self::PlannedSwitch,
-        Self::Toggle,
-        Self::HoldProposal,
-        Self::LoseReply,
-        Self::Repeat,
-    ];
+    /// Does it befall a message, and not a tablet?
+    pub fn is_of_a_message(self) -> bool {
+        self.is_of_a_proposal()
+            || matches!(self, Self::LateRegistration | Self::LoseRequest | Self::RepeatRequest)
+    }
 
-    /// Does it befall a proposal, and not a tablet?
-    pub fn is_of_a_proposal(self) -> bool {
+    fn is_of_a_proposal(self) -> bool {
         matches!(self, Self::HoldProposal | Self::LoseReply | Self::Repeat)
     }
 
-    /// Can it befall a tablet in that role? Only one that leads has anything to propose or to hand over.
+    /// Does it befall the cluster as a whole?
+    pub fn is_of_all(self) -> bool {
+        matches!(
+            self,
+            Self::NameserverFailover
+                | Self::Toggle
+                | Self::NewTable
+                | Self::DropTable
+                | Self::Options
+        )
+    }
+
+    /// Can it befall a tablet in that role? Only one that leads has anything to propose or to hand over, and one that
+    /// registers leads nothing yet.
     pub fn befalls(self, role: Role) -> bool {
         match self {
             Self::PlannedSwitch => role == Role::Leader,
+            Self::LateRegistration => role == Role::Follower,
             fault if fault.is_of_a_proposal() => role != Role::Follower,
             _ => true,
-        }
-    }
-
-    /// What it is called.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kill => "kill",
-            Self::PowerCut => "power cut",
-            Self::Stop => "clean stop",
-            Self::Pause => "pause",
-            Self::Break => "connection breaks",
-            Self::Cut => "cut from a tablet",
-            Self::CutOneWay => "cut one way",
-            Self::Deaf => "deaf",
-            Self::CutOff => "cut from nameservers",
-            Self::WrongSuspicion => "wrong suspicion",
-            Self::SlowDisk => "slow disk",
-            Self::FullDisk => "full disk",
-            Self::NameserverFailover => "nameserver failover",
-            Self::OldView => "old view",
-            Self::PlannedSwitch => "planned switch",
-            Self::Toggle => "auto_failover off",
-            Self::HoldProposal => "proposal left open",
-            Self::LoseReply => "reply lost",
-            Self::Repeat => "proposal repeated",
         }
     }
 }
@@ -144,134 +159,6 @@ impl fmt::Display for Role {
     }
 }
 
-/// A point of the protocol at which a fault can lie in ambush.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Point {
-    /// A batch is written and not synced.
-    Appended,
-    /// Writes were acknowledged.
-    Acknowledged,
-    /// A new in-sync set was proposed.
-    Proposed,
-    /// A proposed in-sync set was applied; its proposer does not know yet.
-    Applied,
-    /// A leader was elected; it does not know yet.
-    Elected,
-    /// A leader begins to act in its epoch.
-    Activated,
-    /// A follower says hello.
-    Joined,
-    /// A leader names a common point.
-    Truncating,
-    /// A leader has surrendered (R12).
-    Surrendered,
-}
-
-impl Point {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Appended,
-        Self::Acknowledged,
-        Self::Proposed,
-        Self::Applied,
-        Self::Elected,
-        Self::Activated,
-        Self::Joined,
-        Self::Truncating,
-        Self::Surrendered,
-    ];
-
-    /// What it is called.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Appended => "batches written",
-            Self::Acknowledged => "acknowledgements",
-            Self::Proposed => "proposals",
-            Self::Applied => "proposals applied",
-            Self::Elected => "elections",
-            Self::Activated => "activations",
-            Self::Joined => "hellos",
-            Self::Truncating => "common points",
-            Self::Surrendered => "surrenders",
-        }
-    }
-}
-
-/// Whom an ambush hits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Whom {
-    /// The tablet that is at that point.
-    Here,
-    /// Another one.
-    Other,
-    /// Any, the one at that point most of the time.
-    Any,
-}
-
-/// A fault at a point of the protocol.
-#[derive(Clone, Copy, Debug)]
-pub struct Ambush {
-    at: Point,
-    fault: Fault,
-    of_1000: u32,
-    whom: Whom,
-    after_ms: u64,
-}
-
-impl Ambush {
-    /// A fault that strikes there in so many of a thousand cases, at once or nearly.
-    pub const fn new(at: Point, fault: Fault, of_1000: u32) -> Self {
-        Self { at, fault, of_1000, whom: Whom::Any, after_ms: 0 }
-    }
-
-    /// It hits only that one.
-    pub const fn at(self, whom: Whom) -> Self {
-        Self { whom, ..self }
-    }
-
-    /// It strikes so many milliseconds later, or up to twice as many.
-    pub const fn after(self, ms: u64) -> Self {
-        Self { after_ms: ms, ..self }
-    }
-
-    /// What strikes at that point now: at whom, and after how many microseconds.
-    pub fn strikes(
-        &self,
-        point: Point,
-        tablet: usize,
-        tablets: usize,
-        random: &mut Random,
-    ) -> Option<(Fault, usize, u64)> {
-        if self.at != point || self.fault.is_of_a_proposal() || !random.chance(self.of_1000) {
-            return None;
-        }
-        let other = (tablet + 1 + random.index(tablets - 1)) % tablets;
-        let victim = match self.whom {
-            Whom::Here => tablet,
-            Whom::Other => other,
-            Whom::Any => {
-                if random.chance(250) {
-                    other
-                } else {
-                    tablet
-                }
-            }
-        };
-        let at_once = random.chance(500);
-        let delay = match self.after_ms {
-            0 if at_once => 0,
-            0 => random.below(5 * MS),
-            ms => random.between(ms * MS, 2 * ms * MS),
-        };
-        Some((self.fault, victim, delay))
-    }
-
-    /// Does it befall a proposal that is made now?
-    pub fn befalls(&self, fault: Fault, random: &mut Random) -> bool {
-        self.fault == fault && random.chance(self.of_1000)
-    }
-}
-
 /// The end of a fault.
 #[derive(Clone, Debug)]
 pub enum Healing {
@@ -281,6 +168,8 @@ pub enum Healing {
     FastDisk(usize),
     /// A disk has space again.
     RoomOnDisk(usize),
+    /// Messages are as fast as ever.
+    FastWays(usize),
     /// `auto_failover` is on again.
     AutoFailover,
 }

@@ -8,11 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stela_common::clock::Millis;
-use stela_common::ids::{Epoch, Incarnation, NodeId, PartitionKey, TabletId};
+use stela_common::ids::{Epoch, Incarnation, NodeId, OpId, PartitionKey, TableId, TabletId};
+use stela_common::table;
 use stela_common::wire::View;
 use stela_meta_state::command::{Batch, ChangeInSync, Command, Register, Reply};
 use stela_meta_state::object::Changed;
-use stela_meta_state::plan::{self, Observed, Report};
+use stela_meta_state::plan::{self, Drain, Observed, Report};
 use stela_meta_state::rules::Rules;
 use stela_meta_state::state::State;
 
@@ -43,14 +44,14 @@ impl Law {
 /// A heartbeat.
 #[derive(Clone, Debug)]
 pub struct Beat {
-    /// The tablet's clock when it was sent.
-    pub sent: Millis,
+    /// The tablet's clock when it was sent, if it asks for a lease.
+    pub sent: Option<Millis>,
     /// The tablet has applied what it was told up to here.
     pub known_index: u64,
     /// Its replicas.
     pub reports: Vec<(PartitionKey, Report)>,
-    /// R12.
-    pub surrendered: Vec<(PartitionKey, Epoch)>,
+    /// Tables of which nothing is left (R37).
+    pub dropped: Vec<TableId>,
 }
 
 /// What a nameserver says to a tablet.
@@ -60,14 +61,16 @@ pub struct Told {
     pub controller: u64,
     /// All that changed for the tablet up to this index was told.
     pub index: u64,
-    /// Partitions that changed.
-    pub views: Vec<View>,
+    /// Partitions that changed, with the options of their tables.
+    pub views: Vec<(table::Options, View)>,
+    /// Tables that were dropped.
+    pub drops: Vec<TableId>,
     /// Tablets that changed.
     pub addresses: Vec<(usize, Incarnation)>,
     /// When the heartbeat was sent that this lease is for, and its length.
     pub lease: Option<(Millis, u64)>,
     /// R12: partition, epoch, milliseconds to the deadline.
-    pub drain: Option<(PartitionKey, Epoch, u64)>,
+    pub drains: Vec<(PartitionKey, Epoch, u64)>,
 }
 
 /// What happens at the nameservers.
@@ -86,6 +89,8 @@ pub enum MetaEvent {
     Commit(u64),
     /// The next pass of the planner.
     Pass,
+    /// Somebody looks after what no planner may decide (R16).
+    Operate,
     /// The pass's proposal should have an outcome by now.
     GiveUp(u64),
     /// That stream has ended; whether the tablet's port refuses then.
@@ -116,19 +121,12 @@ pub(super) enum Origin {
     Register((usize, u64)),
     Change((usize, u64), ChangeInSync, bool),
     TakeOver,
-    Other,
+    Operator,
 }
 
 pub(super) struct Pending {
     pub(super) commands: Vec<Command>,
     pub(super) origin: Origin,
-}
-
-/// A planned switch that was asked for.
-pub(super) struct Switch {
-    pub(super) epoch: Epoch,
-    pub(super) until: Moment,
-    pub(super) told: bool,
 }
 
 /// See the module.
@@ -148,20 +146,30 @@ pub struct Nameserver {
     pub(super) reports: BTreeMap<(PartitionKey, TabletId), Report>,
     pub(super) passing: Option<u64>,
     pub(super) accused: BTreeSet<usize>,
-    pub(super) switches: BTreeMap<PartitionKey, Switch>,
-    /// Which epochs their leaders have surrendered, as the tablets say again and again.
-    pub(super) surrendered: BTreeMap<PartitionKey, Epoch>,
+    /// R12: planned switches that are wanted, since when, and whom to drain for them.
+    pub(super) wanted: BTreeMap<OpId, Moment>,
+    pub(super) drains: Vec<Drain>,
+    /// Elections after a surrender that are put off.
     pub(super) handing: BTreeMap<PartitionKey, Moment>,
+    pub(super) dropped: BTreeSet<(TabletId, TableId)>,
+    /// Tables whose options changed, and at which index.
+    pub(super) changed_tables: BTreeMap<TableId, u64>,
+    /// Tables that were made.
+    pub(super) made: u32,
     /// The last thing that each tablet was told about partitions, and which life of its process.
     pub last_told: BTreeMap<usize, (u64, Told)>,
-    /// With `sync=interval`: tablets that have lost their power and not registered since.
-    pub unproven: BTreeSet<usize>,
+    /// Tablets that have lost something of their disks and not registered since.
+    pub spoiled: BTreeSet<usize>,
 }
 
 /// Between two passes of the planner, milliseconds.
 pub(super) const PASS: u64 = 50;
 /// A drain's deadline, milliseconds.
 pub(super) const DRAIN: u64 = 1000;
+/// A planned switch is given up after this, milliseconds.
+pub(super) const SWITCH: u64 = 10_000;
+/// Between two looks of the operator, milliseconds.
+pub(super) const OPERATE: u64 = 700;
 
 impl Nameserver {
     /// A group with nothing in it.
@@ -179,11 +187,14 @@ impl Nameserver {
             reports: BTreeMap::new(),
             passing: None,
             accused: BTreeSet::new(),
-            switches: BTreeMap::new(),
-            surrendered: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            drains: Vec::new(),
             handing: BTreeMap::new(),
+            dropped: BTreeSet::new(),
+            changed_tables: BTreeMap::new(),
+            made: 0,
             last_told: BTreeMap::new(),
-            unproven: BTreeSet::new(),
+            spoiled: BTreeSet::new(),
         }
     }
 
@@ -203,6 +214,12 @@ impl Nameserver {
                 scene.after(PASS * MS, Event::Meta(MetaEvent::Pass));
                 if self.up {
                     self.pass(scene);
+                }
+            }
+            MetaEvent::Operate => {
+                scene.after(OPERATE * MS, Event::Meta(MetaEvent::Operate));
+                if self.up {
+                    self.operate(scene);
                 }
             }
             MetaEvent::GiveUp(number) => {

@@ -1,19 +1,24 @@
-//! What the nameserver that leads proposes by itself: what the planner says, and planned switches (R12).
+//! What the nameserver that leads proposes by itself: what the planner says, with the drains of planned switches (R12).
 
 use std::collections::BTreeSet;
 
-use stela_common::ids::{Epoch, PartitionKey, TabletId};
-use stela_meta_state::command::{Command, Elect};
-use stela_meta_state::plan::{Observed, Seen};
+use stela_meta_state::command::Command;
+use stela_meta_state::plan::{self, Observed, Seen};
 
 use super::clock::MS;
-use super::nameserver::{DRAIN, MetaEvent, Nameserver, Origin, Switch};
+use super::nameserver::{MetaEvent, Nameserver, Origin, SWITCH};
 use super::scene::{Event, Scene};
-use super::tablet::{id_of, place_of};
+use super::tablet::place_of;
 
 impl Nameserver {
     pub(super) fn observed(&self, scene: &Scene) -> Observed {
-        let mut observed = Observed { replicas: self.reports.clone(), ..Observed::default() };
+        let late = |since: &u64| scene.now - *since > SWITCH * MS;
+        let mut observed = Observed {
+            replicas: self.reports.clone(),
+            dropped: self.dropped.clone(),
+            overdue: self.wanted.iter().filter(|(_, t)| late(t)).map(|(op, _)| *op).collect(),
+            ..Observed::default()
+        };
         let patience = scene.pace.lease * 11 / 10 * MS;
         for (id, tablet) in &self.state.tablets {
             let at = place_of(*id);
@@ -39,21 +44,14 @@ impl Nameserver {
     }
 
     pub(super) fn pass(&mut self, scene: &mut Scene) {
-        self.hand_over(scene);
+        self.watch_switches(scene);
+        let observed = self.observed(scene);
+        self.drain(&observed, scene);
         if self.passing.is_some() {
             return;
         }
-        let mut commands = (self.law.plan)(&self.state, &self.observed(scene));
-        for command in &mut commands {
-            // R12: whoever has surrendered its epoch is not waited for.
-            if let Command::Elect(elect) = command
-                && let Some(partition) = self.state.partitions.get(&elect.key)
-                && self.surrendered.get(&elect.key) == Some(&partition.epoch)
-                && elect.leader != partition.leader
-            {
-                elect.surrendered = Some(partition.leader);
-            }
-        }
+        let mut commands = (self.law.plan)(&self.state, &observed);
+        commands.retain(|command| !self.is_put_off(command, scene));
         if commands.is_empty() {
             return;
         }
@@ -73,79 +71,44 @@ impl Nameserver {
         scene.after(1000 * MS, Event::Meta(MetaEvent::GiveUp(number)));
     }
 
-    /// R12: begins a planned switch of what that tablet leads.
-    pub fn switch(&mut self, at: usize, scene: &mut Scene) {
-        let led = self.state.partitions.iter().filter(|(key, p)| {
-            p.leader == id_of(at) && p.in_sync.len() > 1 && !self.switches.contains_key(key)
-        });
-        let led: Vec<_> = led.map(|(key, p)| (*key, p.epoch)).collect();
-        if let Some((key, epoch)) = scene.random.pick(&led).copied() {
-            let until = scene.now + DRAIN * 2 * MS;
-            self.switches.insert(key, Switch { epoch, until, told: false });
-            let session =
-                self.sessions.iter().find(|(_, s)| s.open && s.tablet.0 == at).map(|(n, _)| *n);
-            if let Some(session) = session {
-                self.tell(session, None, scene);
-            }
+    /// A switch has its time from when it is first seen here.
+    fn watch_switches(&mut self, scene: &Scene) {
+        let wanted: BTreeSet<_> =
+            self.state.partitions.values().filter_map(|p| p.switch).map(|s| s.op).collect();
+        self.wanted.retain(|op, _| wanted.contains(op));
+        for op in wanted {
+            self.wanted.entry(op).or_insert(scene.now);
         }
     }
 
-    /// R12: who has surrendered is followed by another, or by itself where there is no other; the attached surrender
-    /// spares the other the wait.
-    pub(super) fn hand_over(&mut self, scene: &mut Scene) {
-        let partitions = &self.state.partitions;
-        let current = |key: &PartitionKey, epoch: Epoch| {
-            partitions.get(key).is_some_and(|p| p.epoch == epoch)
-        };
-        self.switches.retain(|key, s| scene.now < s.until && current(key, s.epoch));
-        self.surrendered.retain(|key, epoch| current(key, *epoch));
-        self.handing.retain(|key, _| self.surrendered.contains_key(key));
-        let ready: Vec<PartitionKey> = self.surrendered.keys().copied().collect();
-        for key in ready {
-            let Some(partition) = self.state.partitions.get(&key) else { continue };
-            let put_off = if scene.random.chance(scene.profile.slow_controller) && !scene.healed {
-                1500 * MS
-            } else {
-                0
-            };
-            let until = *self.handing.entry(key).or_insert(scene.now + put_off);
-            if scene.now < until {
-                continue;
-            }
-            self.handing.insert(key, scene.now + 500 * MS);
-            let fit = partition
-                .in_sync
-                .iter()
-                .map(|m| m.tablet)
-                .filter(|t| self.state.is_electable(partition, *t));
-            let (own, others): (Vec<TabletId>, Vec<TabletId>) =
-                fit.partition(|t| *t == partition.leader);
-            let Some(leader) = scene.random.pick(&others).or(own.first()).copied() else {
-                continue;
-            };
-            let Some(incarnation) = self.state.tablets.get(&leader).map(|t| t.incarnation) else {
-                continue;
-            };
-            let elect = Elect {
-                key,
-                expected: partition.version,
-                leader,
-                incarnation,
-                auto: false,
-                surrendered: (leader != partition.leader).then_some(partition.leader),
-                unclean: None,
-            };
-            self.propose(vec![Command::Elect(elect)], Origin::Other, 0, scene);
+    /// R12: whom to drain; who is told so for the first time is told at once.
+    fn drain(&mut self, observed: &Observed, scene: &mut Scene) {
+        let before = std::mem::replace(&mut self.drains, plan::drains(&self.state, observed));
+        let new: BTreeSet<usize> = self
+            .drains
+            .iter()
+            .filter(|d| !before.contains(d))
+            .map(|d| place_of(d.leader))
+            .collect();
+        let open = self.sessions.iter().filter(|(_, s)| s.open && new.contains(&s.tablet.0));
+        let sessions: Vec<u64> = open.map(|(number, _)| *number).collect();
+        for session in sessions {
+            self.tell(session, None, scene);
         }
     }
 
-    /// `confset auto_failover`.
-    pub fn set_auto_failover(&mut self, on: bool, scene: &mut Scene) {
-        let command = Command::SetConfig {
-            key: "auto_failover".into(),
-            value: on.to_string(),
-            by: "simulation".into(),
-        };
-        self.propose(vec![command], Origin::Other, 0, scene);
+    /// An election that follows a surrender is put off, sometimes.
+    fn is_put_off(&mut self, command: &Command, scene: &mut Scene) -> bool {
+        let Command::Elect(elect) = command else { return false };
+        if elect.surrendered.is_none() {
+            return false;
+        }
+        let slow = scene.random.chance(scene.profile.slow_controller) && !scene.healed;
+        let until = scene.now + if slow { 1500 * MS } else { 0 };
+        let until = *self.handing.entry(elect.key).or_insert(until);
+        if scene.now >= until {
+            self.handing.remove(&elect.key);
+        }
+        scene.now < until
     }
 }

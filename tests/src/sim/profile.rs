@@ -1,6 +1,7 @@
 //! How a run is steered: what goes wrong how often, and at which points of the protocol on purpose.
 
-use super::fault::{Ambush, Fault, Point, Whom};
+use super::fault::Fault;
+use super::point::{Ambush, Point, Whom};
 use super::scene::Pace;
 
 /// A way to steer.
@@ -34,6 +35,10 @@ pub struct Profile {
     pub away_ms: u64,
     /// Of a thousand planned switches, so many are put off by the controller.
     pub slow_controller: u32,
+    /// Faults that lie in ambush at points that are drawn with the seed.
+    pub lurkers: u32,
+    /// The disks of all members of a set may be ruined, and somebody decides what is to be done then (R16).
+    pub ruin: bool,
     /// Writers.
     pub writers: usize,
     /// Readers.
@@ -58,7 +63,17 @@ const EVERYTHING: &[(Fault, u32)] = &[
     (Fault::NameserverFailover, 4),
     (Fault::OldView, 4),
     (Fault::PlannedSwitch, 6),
-    (Fault::Toggle, 1),
+    (Fault::Freeze, 4),
+    (Fault::Drift, 4),
+    (Fault::Delay, 5),
+    (Fault::Isolate, 3),
+    (Fault::Wipe, 3),
+    (Fault::RollBack, 4),
+    (Fault::Damage, 4),
+    (Fault::NewTable, 4),
+    (Fault::DropTable, 3),
+    (Fault::Options, 3),
+    (Fault::Toggle, 2),
 ];
 
 /// Everything at once, three tablets.
@@ -86,12 +101,22 @@ pub const MIXED: Profile = Profile {
         Ambush::new(Point::Appended, Fault::PowerCut, 3),
         Ambush::new(Point::Acknowledged, Fault::PowerCut, 5),
         Ambush::new(Point::Joined, Fault::Break, 60),
+        Ambush::new(Point::GaveUp, Fault::PowerCut, 300).at(Whom::Here),
+        Ambush::new(Point::Suspended, Fault::PowerCut, 200).at(Whom::Here),
+        Ambush::new(Point::Surrendered, Fault::PowerCut, 100).at(Whom::Here),
+        Ambush::new(Point::ToldDrop, Fault::PowerCut, 100).at(Whom::Here),
+        Ambush::new(Point::Rebuilt, Fault::PowerCut, 100).at(Whom::Here),
+        Ambush::new(Point::Registers, Fault::LateRegistration, 30),
+        Ambush::new(Point::Admitted, Fault::LoseRequest, 20),
+        Ambush::new(Point::Admitted, Fault::RepeatRequest, 20),
     ],
     sync_ms: 4,
     latency_ms: 3,
     half_open: 150,
     away_ms: 600,
     slow_controller: 200,
+    lurkers: 2,
+    ruin: false,
     writers: 4,
     readers: 3,
     rough_ms: 8000,
@@ -99,11 +124,11 @@ pub const MIXED: Profile = Profile {
 
 /// Two tablets, one partition: every crash leaves one copy.
 pub const PAIR: Profile =
-    Profile { name: "pair", tablets: 2, partitions: 1, writers: 3, readers: 2, ..MIXED };
+    Profile { name: "pair", tablets: 2, partitions: 2, writers: 4, readers: 2, ..MIXED };
 
 /// `sync=interval`: what is acknowledged is not synced, and a machine that lost its power is not trusted.
 pub const INTERVAL: Profile =
-    Profile { name: "interval", interval: true, sync_ms: 200, partitions: 1, ..MIXED };
+    Profile { name: "interval", interval: true, sync_ms: 200, partitions: 2, ..MIXED };
 
 /// Crashes between a write and its sync, slow disks.
 pub const CRASHES: Profile = Profile {
@@ -117,6 +142,7 @@ pub const CRASHES: Profile = Profile {
         (Fault::WrongSuspicion, 5),
     ],
     ambushes: &[
+        Ambush::new(Point::Suspended, Fault::PowerCut, 200).at(Whom::Here),
         Ambush::new(Point::Appended, Fault::PowerCut, 10),
         Ambush::new(Point::Appended, Fault::Kill, 5),
         Ambush::new(Point::Acknowledged, Fault::PowerCut, 15),
@@ -164,6 +190,7 @@ pub const SWITCHES: Profile = Profile {
         (Fault::Deaf, 12),
         (Fault::PlannedSwitch, 12),
         (Fault::CutOff, 8),
+        (Fault::Isolate, 8),
         (Fault::CutOneWay, 6),
         (Fault::Pause, 8),
         (Fault::Break, 6),
@@ -207,13 +234,13 @@ pub const RECONNECTS: Profile = Profile {
 
 /// `min_insync=2`: a write needs a second copy.
 pub const TWO_COPIES: Profile =
-    Profile { name: "two copies", min_insync: 2, partitions: 1, ..MIXED };
+    Profile { name: "two copies", min_insync: 2, partitions: 2, ..MIXED };
 
 /// Leaders that nobody answers: what was said to them arrives in a later epoch.
 pub const LATE_ACKS: Profile = Profile {
     name: "late acks",
     pace: Pace { keep_alive: 45, tick: 50, ..Pace::BRISK },
-    partitions: 1,
+    partitions: 2,
     every: 700,
     rough_ms: 3000,
     faults: &[(Fault::Deaf, 20), (Fault::WrongSuspicion, 2)],
@@ -225,7 +252,7 @@ pub const LATE_ACKS: Profile = Profile {
 pub const LATE_ORDERS: Profile = Profile {
     name: "late orders",
     pace: Pace::BRISK,
-    partitions: 1,
+    partitions: 2,
     every: 300,
     faults: &[(Fault::Break, 20), (Fault::CutOneWay, 5), (Fault::WrongSuspicion, 3)],
     ambushes: &[
@@ -239,7 +266,7 @@ pub const LATE_ORDERS: Profile = Profile {
 pub const STALE_READS: Profile = Profile {
     name: "stale reads",
     pace: Pace::BRISK,
-    partitions: 1,
+    partitions: 2,
     every: 500,
     faults: &[(Fault::Deaf, 20), (Fault::WrongSuspicion, 5), (Fault::PlannedSwitch, 5)],
     ambushes: &[Ambush::new(Point::Elected, Fault::Deaf, 200).at(Whom::Other)],
@@ -250,7 +277,7 @@ pub const STALE_READS: Profile = Profile {
 /// Planned switches that are put off, and leaders that do not hear that they are over.
 pub const DRAINS: Profile = Profile {
     name: "drains",
-    partitions: 1,
+    partitions: 2,
     every: 1200,
     faults: &[(Fault::PlannedSwitch, 20), (Fault::WrongSuspicion, 3), (Fault::Pause, 3)],
     ambushes: &[
@@ -291,8 +318,26 @@ pub const SHRINKS: Profile = Profile {
     ..MIXED
 };
 
+/// Disks that are ruined, of all members of a set, too: somebody decides which copy is to lead (R16).
+pub const RUINS: Profile = Profile {
+    name: "ruins",
+    every: 300,
+    faults: &[
+        (Fault::Wipe, 10),
+        (Fault::RollBack, 10),
+        (Fault::Damage, 10),
+        (Fault::Kill, 5),
+        (Fault::PowerCut, 5),
+        (Fault::CutOneWay, 5),
+        (Fault::Pause, 5),
+        (Fault::CutOff, 5),
+    ],
+    ruin: true,
+    ..MIXED
+};
+
 /// All of them; a seed takes the one at its place.
-pub const ALL: [Profile; 14] = [
+pub const ALL: [Profile; 15] = [
     MIXED,
     CRASHES,
     PROPOSALS,
@@ -307,6 +352,7 @@ pub const ALL: [Profile; 14] = [
     DRAINS,
     RETURNS,
     SHRINKS,
+    RUINS,
 ];
 
 /// The profile of a seed.

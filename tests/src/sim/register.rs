@@ -1,13 +1,15 @@
 //! The register of the meta group: proposals on their way, and what becomes of them.
 
-use stela_common::ids::TabletId;
+use stela_common::ids::{PartitionKey, TableId, TabletId};
+use stela_common::table::Ack;
 use stela_meta_state::check;
 use stela_meta_state::command::{Batch, Command, Proposal, Reply, Verdict};
 use stela_meta_state::object::Changed;
+use stela_meta_state::state::State;
 
 use super::clock::MS;
-use super::fault::Point;
 use super::nameserver::{MetaEvent, Nameserver, Origin, Pending};
+use super::point::Point;
 use super::scene::{Doing, Event, NAMESERVER, Scene, trace};
 use super::tablet::place_of;
 
@@ -15,10 +17,12 @@ impl Nameserver {
     /// Applies commands at once, as at the beginning of a run.
     pub fn decide(&mut self, scene: &mut Scene, commands: &[Command]) -> Vec<Reply> {
         let now = 1_000_000 + scene.now / MS;
+        let orders = commands;
         let commands = commands
             .iter()
             .map(|command| Proposal { request: None, now, command: command.clone() })
             .collect();
+        let before_tables: Vec<TableId> = self.state.tables.keys().copied().collect();
         let before = self.law.checked.then(|| self.state.clone());
         let index = self.state.applied + 1;
         let replies =
@@ -29,7 +33,16 @@ impl Nameserver {
             if let Err(broken) = outcome {
                 scene.ghost.broken(format_args!("metadata: {broken}"));
             }
+            if let Some(key) = moved_by_itself(&before, &self.state, orders) {
+                scene
+                    .ghost
+                    .broken(format_args!("{key}: another epoch although auto_failover is off"));
+            }
         }
+        for tid in before_tables.into_iter().filter(|tid| !self.state.tables.contains_key(tid)) {
+            scene.ghost.dropped(tid);
+        }
+        scene.live = self.state.partitions.keys().copied().collect();
         replies
     }
 
@@ -51,10 +64,10 @@ impl Nameserver {
 
     pub(super) fn commit(&mut self, number: u64, scene: &mut Scene) {
         let Some(pending) = self.pending.remove(&number) else { return };
-        if pending.commands.iter().any(|command| self.leaves_none(command)) {
+        if !scene.profile.ruin && pending.commands.iter().any(|command| self.leaves_none(command)) {
             trace!(scene, "meta: lost on its way: {:?}", pending.commands);
-            // With `sync=interval` and a power cut of all members something may be lost: that is promised and not tried
-            // here, so what would leave no other member is lost on its way.
+            // Where the disks of all members fail something may be lost, which other profiles try: what would leave no
+            // other member is lost on its way.
             return;
         }
         let replies = self.decide(scene, &pending.commands);
@@ -103,21 +116,21 @@ impl Nameserver {
                     trace!(scene, "meta: a nameserver takes over as controller {epoch}");
                 }
             }
-            Origin::Other => {}
+            Origin::Operator => {}
         }
         self.push(scene);
     }
 
-    /// Would nobody be left in the set whose tail is proven?
+    /// Would nobody be left in the set whose disk is as it was?
     pub(super) fn leaves_none(&self, command: &Command) -> bool {
-        let unproven = |t: TabletId| self.unproven.contains(&place_of(t));
+        let spoiled = |t: TabletId| self.spoiled.contains(&place_of(t));
         match command {
-            Command::Elect(elect) => unproven(elect.leader),
+            Command::Elect(elect) => spoiled(elect.leader),
             Command::ChangeInSync(change) => {
                 let partition = self.state.partitions.get(&change.key);
                 let untrusted =
                     |t| partition.and_then(|p| p.member(t)).is_some_and(|m| m.untrusted);
-                change.in_sync.iter().all(|m| unproven(m.tablet) || untrusted(m.tablet))
+                change.in_sync.iter().all(|m| spoiled(m.tablet) || untrusted(m.tablet))
             }
             _ => false,
         }
@@ -127,10 +140,22 @@ impl Nameserver {
         trace!(scene, "meta: {} {command:?}: {reply:?}", self.state.applied);
         match (command, reply) {
             (Command::Elect(elect), Reply::Version(_)) => {
-                scene.reached(Point::Elected, place_of(elect.leader))
+                scene.reached(Point::Elected, place_of(elect.leader));
+                let history = self.state.partitions.get(&elect.key).map(|p| &p.history[..]);
+                let moved = matches!(history, Some([.., a, b]) if a.leader != b.leader);
+                scene.coverage.switches += u64::from(moved);
+            }
+            (Command::SetTable { db, name, .. }, Reply::Done) => {
+                let table = self.state.table(db, name).map(|t| t.tid);
+                self.changed_tables.extend(table.map(|tid| (tid, self.state.applied)));
+                let weak = |key: &&PartitionKey| {
+                    self.state.tables.get(&key.tid).is_some_and(|t| t.options.ack == Ack::Leader)
+                };
+                self.state.partitions.keys().filter(weak).for_each(|key| scene.ghost.weaken(*key));
             }
             (Command::Register(register), Reply::Registered(id)) => {
                 let at = place_of(*id);
+                scene.reached(Point::RegisterApplied, at);
                 if let Some(incarnation) = register.starts.last() {
                     self.heard.insert(at, (*incarnation, scene.now));
                 }
@@ -146,4 +171,25 @@ impl Nameserver {
             scene.after(delay, Event::Tablet(at, life, doing));
         }
     }
+}
+
+/// A partition whose epoch changed while `auto_failover` was off, by nobody's order (R21).
+fn moved_by_itself(before: &State, after: &State, orders: &[Command]) -> Option<PartitionKey> {
+    let on = |c: &Command| matches!(c, Command::SetConfig { value, .. } if value == "true");
+    if before.auto_failover() || orders.iter().any(on) {
+        return None;
+    }
+    let epoch = |state: &State, key| state.partitions.get(key).map(|p| p.epoch);
+    let moved = after
+        .partitions
+        .keys()
+        .filter(|key| epoch(before, key).is_some_and(|known| Some(known) != epoch(after, key)));
+    moved.copied().find(|key| {
+        let wanted = before.partitions.get(key).is_some_and(|p| p.switch.is_some());
+        let by_order = |c: &Command| {
+            matches!(c, Command::Elect(e)
+                if e.key == *key && !e.auto && (wanted || e.surrendered.is_some() || e.unclean.is_some()))
+        };
+        !orders.iter().any(by_order)
+    })
 }

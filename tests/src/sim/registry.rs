@@ -4,12 +4,16 @@ use stela_meta_state::command::{ChangeInSync, Register};
 use stela_meta_state::plan::Report;
 
 use super::clock::MS;
-use super::fault::{Fault, Point, Role};
+use super::fault::Fault;
 use super::nameserver::{Beat, MetaEvent, Session};
+use super::point::Point;
 use super::scene::{Doing, Event, NAMESERVER, trace};
 use super::tablet::{endpoint_of, id_of};
 use super::wire::Pipe;
 use super::world::World;
+
+/// A tablet whose sync takes longer asks for no lease (R23), milliseconds.
+const SYNC_HANGS: u64 = 2000;
 
 impl World {
     pub(super) fn registration(&self, at: usize) -> Option<Register> {
@@ -18,10 +22,10 @@ impl World {
         Some(Register {
             endpoint: endpoint_of(at),
             starts: machine.fences.starts.clone(),
-            dir_uuid: format!("directory{at}"),
+            dir_uuid: format!("directory{}", machine.fences.directory),
             boot_id: format!("boot{}", machine.boot),
             clean: machine.fences.clean,
-            damaged: Vec::new(),
+            damaged: machine.disk.damaged(),
         })
     }
 
@@ -37,7 +41,13 @@ impl World {
         if self.scene.is_blocked(at, NAMESERVER) {
             return;
         }
-        let copies = if self.scene.random.chance(100) && !self.scene.healed { 2 } else { 1 };
+        self.scene.reached(Point::Registers, at);
+        self.look_at_roles();
+        let keys = self.scene.live.clone();
+        let mut copies = 1;
+        for key in keys {
+            copies += usize::from(self.scene.befalls(Fault::LateRegistration, at, key));
+        }
         for copy in 0..copies {
             let late = if copy == 0 { 0 } else { self.scene.random.between(0, 3000 * MS) };
             let delay = self.scene.latency() + late;
@@ -54,8 +64,9 @@ impl World {
                 "{at} is registered as run {:?}",
                 machine.process.as_ref().map(|p| p.incarnation)
             );
-            machine.lost_tail = false;
-            self.nameserver.unproven.remove(&at);
+            machine.spoiled = false;
+            self.nameserver.spoiled.remove(&at);
+            self.scene.reached(Point::Registered, at);
             let life = machine.life;
             for doing in [Doing::Attach, Doing::Beat, Doing::Tick] {
                 self.scene.after(0, Event::Tablet(at, life, doing));
@@ -86,6 +97,7 @@ impl World {
             open: true,
         };
         self.nameserver.sessions.insert(session, it);
+        self.scene.reached(Point::Beats, at);
         trace!(self.scene, "{at} has heartbeat stream {session}");
         self.send_beat(at);
     }
@@ -119,6 +131,7 @@ impl World {
                 leading: copy.core.leads(),
                 serving: copy.core.serving() && copy.suspended.is_none(),
                 quarantined: copy.quarantine.is_some() || copy.suspended.is_some(),
+                surrendered: process.surrendered.get(key).copied().unwrap_or_default(),
                 last_epoch: log.epoch_at(log.last()),
                 offset: log.last(),
                 commit: copy.applied,
@@ -126,11 +139,19 @@ impl World {
             };
             (*key, report)
         });
+        // R23: a disk that hangs is not asked to lead.
+        let hangs =
+            process.syncing.is_some() && self.scene.now - process.syncing_since > SYNC_HANGS * MS;
         let beat = Beat {
-            sent,
+            sent: (!hangs).then_some(sent),
             known_index: process.known_index,
             reports: reports.collect(),
-            surrendered: process.surrendered.iter().map(|(key, epoch)| (*key, *epoch)).collect(),
+            dropped: process
+                .dropping
+                .iter()
+                .filter(|(_, end)| **end <= machine.disk.synced())
+                .map(|(tid, _)| *tid)
+                .collect(),
         };
         let arrives = self.scene.now + self.scene.latency();
         if let Some(it) = self.nameserver.sessions.get_mut(&session) {
@@ -198,6 +219,7 @@ impl World {
                 continue;
             }
             self.scene.reached(Point::Proposed, at);
+            self.look_at_roles();
             let change = ChangeInSync {
                 key: proposal.key,
                 epoch: proposal.epoch,
@@ -206,29 +228,21 @@ impl World {
                 by: id_of(at),
                 by_incarnation: incarnation,
             };
-            let role = self.role(at, change.key);
-            let repeated = self.befalls(Fault::Repeat, role);
+            let key = change.key;
+            let repeated = self.scene.befalls(Fault::Repeat, at, key);
             for _ in 0..=u32::from(repeated) {
                 let mut held = 0;
-                if self.befalls(Fault::HoldProposal, role) {
+                if self.scene.befalls(Fault::HoldProposal, at, key) {
                     if self.scene.random.chance(300) {
                         continue;
                     }
                     held = self.scene.random.between(20 * MS, 1500 * MS);
                 }
-                let answered = !self.befalls(Fault::LoseReply, role);
+                let answered = !self.scene.befalls(Fault::LoseReply, at, key);
                 let delay = self.scene.latency();
                 let event = MetaEvent::Propose((at, life), change.clone(), held, answered);
                 self.scene.after(delay, Event::Meta(event));
             }
         }
-    }
-
-    pub(super) fn befalls(&mut self, fault: Fault, role: Option<Role>) -> bool {
-        let befalls = self.scene.befalls(fault);
-        if befalls && let Some(role) = role {
-            self.scene.coverage.hit(fault, role);
-        }
-        befalls
     }
 }

@@ -1,6 +1,8 @@
 //! Heartbeat streams at the nameserver that leads: what it hears, what it tells, and whom it takes for dead.
 
 use stela_common::clock::Millis;
+use stela_common::ids::{PartitionKey, TableId};
+use stela_meta_state::state::{Partition, Tombstone};
 
 use super::clock::MS;
 use super::nameserver::{DRAIN, MetaEvent, Nameserver, Told};
@@ -19,9 +21,10 @@ impl Nameserver {
         self.reports.clear();
         self.passing = None;
         self.accused.clear();
-        self.switches.clear();
-        self.surrendered.clear();
+        self.wanted.clear();
+        self.drains.clear();
         self.handing.clear();
+        self.dropped.clear();
         self.pending.retain(|_, _| scene.random.chance(500));
         let sessions: Vec<u64> = self.sessions.keys().copied().collect();
         for session in sessions {
@@ -73,21 +76,22 @@ impl Nameserver {
         }
         let first = it.told.is_none();
         it.told.get_or_insert(beat.known_index);
-        self.heard.insert(at, (it.incarnation, scene.now));
+        if beat.sent.is_some() {
+            self.heard.insert(at, (it.incarnation, scene.now));
+        }
         self.refused.remove(&at);
         for (key, report) in beat.reports {
             self.reports.insert((key, id_of(at)), report);
         }
-        for (key, epoch) in beat.surrendered {
-            let known = self.surrendered.entry(key).or_default();
-            *known = epoch.max(*known);
-        }
+        self.dropped.extend(beat.dropped.into_iter().map(|tid| (id_of(at), tid)));
         if first {
             // What it holds is told before its first lease.
             self.tell(session, None, scene);
         }
-        let read = scene.random.between(MS / 2, 4 * MS);
-        scene.after(read, Event::Meta(MetaEvent::Read(session, beat.sent)));
+        if let Some(sent) = beat.sent {
+            let read = scene.random.between(MS / 2, 4 * MS);
+            scene.after(read, Event::Meta(MetaEvent::Read(session, sent)));
+        }
     }
 
     /// R17: not to a tablet against which something is proposed whose outcome is not known.
@@ -120,38 +124,42 @@ impl Nameserver {
     }
 
     pub(super) fn concerns(&self, at: usize, told: u64) -> bool {
-        let of = |replicas: &[stela_meta_state::state::Replica]| {
-            replicas.iter().any(|r| r.tablet == id_of(at))
-        };
-        self.state.partitions.values().any(|p| p.version.0 > told && of(&p.replicas))
+        let partitions = &self.state.partitions;
+        partitions.iter().any(|(key, p)| self.is_news(*key, p, told) && has(p, at))
             || self.state.tablets.values().any(|t| t.version.0 > told)
+            || self.drops(at, told).next().is_some()
+    }
+
+    fn is_news(&self, key: PartitionKey, partition: &Partition, told: u64) -> bool {
+        let changed = self.changed_tables.get(&key.tid).copied().unwrap_or(0);
+        partition.version.0.max(changed) > told
+    }
+
+    fn drops(&self, at: usize, told: u64) -> impl Iterator<Item = TableId> + '_ {
+        let waits = move |t: &Tombstone| t.version.0 > told && t.waiting.contains(&id_of(at));
+        self.state.tombstones.iter().filter(move |(_, t)| waits(t)).map(|(tid, _)| *tid)
     }
 
     pub(super) fn tell(&mut self, session: u64, lease: Option<(Millis, u64)>, scene: &mut Scene) {
-        let Some(it) = self.sessions.get_mut(&session).filter(|s| s.open) else { return };
+        let Some(it) = self.sessions.get(&session).filter(|s| s.open) else { return };
         let Some(since) = it.told else { return };
         let at = it.tablet.0;
         let index = self.state.applied;
-        let views = self.state.partitions.iter().filter(|(_, p)| p.version.0 > since);
-        let views = views
-            .map(|(key, p)| p.view(*key))
-            .filter(|v| v.replicas.contains(&id_of(at)))
-            .collect();
+        let views = self.state.partitions.iter();
+        let views = views.filter(|(key, p)| self.is_news(**key, p, since) && has(p, at));
+        let views = views.filter_map(|(key, p)| {
+            let table = self.state.tables.get(&key.tid)?;
+            Some((table.options, p.view(*key)))
+        });
+        let views = views.collect();
+        let drops = self.drops(at, since).collect();
         let addresses = self.state.tablets.iter().filter(|(_, t)| t.version.0 > since);
         let addresses = addresses.map(|(id, t)| (place_of(*id), t.incarnation)).collect();
-        let drain = self.switches.iter_mut().find(|(key, s)| {
-            !s.told
-                && self
-                    .state
-                    .partitions
-                    .get(key)
-                    .is_some_and(|p| p.leader == id_of(at) && p.epoch == s.epoch)
-        });
-        let drain = drain.map(|(key, switch)| {
-            switch.told = true;
-            (*key, switch.epoch, DRAIN)
-        });
-        let told = Told { controller: self.controller, index, views, addresses, lease, drain };
+        let drains = self.drains.iter().filter(|d| d.leader == id_of(at));
+        let drains = drains.map(|d| (d.key, d.epoch, DRAIN)).collect();
+        let controller = self.controller;
+        let told = Told { controller, index, views, drops, addresses, lease, drains };
+        let Some(it) = self.sessions.get_mut(&session) else { return };
         it.told = Some(index);
         if !told.views.is_empty() {
             self.last_told.insert(at, (it.tablet.1, told.clone()));
@@ -170,4 +178,8 @@ impl Nameserver {
             self.refused.insert(at, it.incarnation);
         }
     }
+}
+
+fn has(partition: &Partition, at: usize) -> bool {
+    partition.replica(id_of(at)).is_some()
 }

@@ -15,9 +15,10 @@ use stela_replica::message::{Conn, Timing};
 use super::client::{ClientEvent, Reply, Request};
 use super::clock::{MS, Moment};
 use super::coverage::Coverage;
-use super::fault::{Fault, Healing, Point};
+use super::fault::{Fault, Healing, Role};
 use super::ghost::Ghost;
 use super::nameserver::{MetaEvent, Told};
+use super::point::{Lurker, Point};
 use super::profile::Profile;
 use super::random::Random;
 use super::wire::{FollowerBox, LeaderBox, Link, Parcel};
@@ -148,8 +149,8 @@ pub enum Event {
     Start(usize),
     /// The next fault that comes by itself.
     NextFault,
-    /// A fault hits a tablet.
-    Strike(Fault, usize),
+    /// A fault hits a tablet, perhaps because it is at that point.
+    Strike(Fault, usize, Option<Point>),
     /// A fault ends.
     Heal(Healing),
     /// Something older is told again to that life of a tablet's process.
@@ -204,6 +205,13 @@ pub struct Scene {
     pub ghost: Ghost,
     /// What was tried so far.
     pub coverage: Coverage,
+    /// The partitions that there are.
+    pub live: Vec<PartitionKey>,
+    /// What each tablet is for which partition, as of the last look.
+    pub roles: BTreeMap<(usize, PartitionKey), Role>,
+    /// How much longer messages to and from a tablet take, microseconds at most.
+    pub lag: BTreeMap<usize, u64>,
+    lurkers: Vec<Lurker>,
     numbers: u64,
     traced: bool,
 }
@@ -211,11 +219,13 @@ pub struct Scene {
 impl Scene {
     /// The beginning of a run.
     pub fn new(seed: u64, profile: Profile, traced: bool) -> Self {
+        let mut random = Random::new(seed);
+        let lurkers = (0..profile.lurkers).map(|_| Lurker::draw(&mut random)).collect();
         Self {
             now: 0,
             queue: BinaryHeap::new(),
             order: 0,
-            random: Random::new(seed),
+            random,
             profile,
             pace: profile.pace,
             healed: false,
@@ -223,6 +233,10 @@ impl Scene {
             blocked: BTreeSet::new(),
             ghost: Ghost::default(),
             coverage: Coverage::default(),
+            live: Vec::new(),
+            roles: BTreeMap::new(),
+            lag: BTreeMap::new(),
+            lurkers,
             numbers: 0,
             traced,
         }
@@ -279,14 +293,31 @@ impl Scene {
         for ambush in self.profile.ambushes {
             let struck = ambush.strikes(point, tablet, self.profile.tablets, &mut self.random);
             if let Some((fault, victim, delay)) = struck {
-                self.after(delay, Event::Strike(fault, victim));
+                let here = (victim == tablet && delay == 0).then_some(point);
+                self.after(delay, Event::Strike(fault, victim, here));
+            }
+        }
+        for at in 0..self.lurkers.len() {
+            if let Some(fault) = self.lurkers[at].passed(point) {
+                self.after(0, Event::Strike(fault, tablet, Some(point)));
             }
         }
     }
 
-    /// Does that fault befall a proposal that is made now?
-    pub fn befalls(&mut self, fault: Fault) -> bool {
-        !self.healed && self.profile.ambushes.iter().any(|a| a.befalls(fault, &mut self.random))
+    /// Does that fault befall a message now that is about a partition, to or from a tablet?
+    pub fn befalls(&mut self, fault: Fault, at: usize, key: PartitionKey) -> bool {
+        let befalls = !self.healed
+            && self.profile.ambushes.iter().any(|a| a.befalls(fault, &mut self.random));
+        if befalls && let Some(role) = self.roles.get(&(at, key)) {
+            self.coverage.hit(fault, *role);
+        }
+        befalls
+    }
+
+    /// How long a message takes to or from one of these tablets.
+    fn latency_of(&mut self, tablets: [usize; 2]) -> u64 {
+        let lag = tablets.iter().filter_map(|at| self.lag.get(at)).max().copied();
+        self.latency() + lag.map_or(0, |most| self.random.below(most))
     }
 
     /// Does nothing get through from one to the other?
@@ -311,7 +342,8 @@ pub(super) use trace;
 impl Scene {
     /// Puts what a leader says on its way.
     pub fn send_down(&mut self, conn: Conn, message: FollowerBox) {
-        let arrives = self.now + self.latency();
+        let ends = self.links.get(&conn).map(|l| [l.leader.0, l.follower.0]);
+        let arrives = self.now + self.latency_of(ends.unwrap_or_default());
         if let Some(link) = self.links.get_mut(&conn).filter(|l| !l.broken) {
             let at = link.down.send(arrives, Parcel::Message(message));
             self.at(at, Event::Down(conn));
@@ -320,7 +352,8 @@ impl Scene {
 
     /// Puts what a follower says on its way.
     pub fn send_up(&mut self, conn: Conn, message: LeaderBox) {
-        let arrives = self.now + self.latency();
+        let ends = self.links.get(&conn).map(|l| [l.leader.0, l.follower.0]);
+        let arrives = self.now + self.latency_of(ends.unwrap_or_default());
         if let Some(link) = self.links.get_mut(&conn).filter(|l| !l.broken) {
             let at = link.up.send(arrives, Parcel::Message(message));
             self.at(at, Event::Up(conn));

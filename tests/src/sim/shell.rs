@@ -12,11 +12,11 @@ use stela_replica::core::Env;
 use stela_replica::message::{Conn, Input, Output, ToFollower, ToLeader, Write};
 
 use super::batch::After;
-use super::client::{Ask, Outcome, Reply, Request};
+use super::client::{Outcome, Reply, Request};
 use super::clock::MS;
 use super::core::MakeCore;
 use super::disk::{Disk, Entry, Record};
-use super::fault::Point;
+use super::point::Point;
 use super::scene::{Doing, Event, Scene, trace};
 use super::tablet::{Copy, Fences, Machine, Process, Proposal, Ship};
 use super::wire::{FollowerBox, LeaderBox};
@@ -82,7 +82,8 @@ impl Acting<'_> {
         let mut outputs = Vec::new();
         copy.core.step(self.now, &env, input, &mut outputs);
         let after = copy.core.commit();
-        if after < before {
+        // What was committed is taken back only by an epoch that is recorded as unclean (R16).
+        if after < before && self.scene.ghost.uncleans(key) == 0 {
             self.scene.ghost.broken(format_args!(
                 "{key}: the commit offset of {} went back from {before} to {after}",
                 self.at
@@ -128,14 +129,16 @@ impl Acting<'_> {
                 }
             }
             Output::Truncate { write, to } => {
-                // What is cut must be in the log first (R4).
+                // What is cut must be in the log first, and in `lost+found` (R4).
                 self.flush();
                 if self.is_suspended(key) {
                     return;
                 }
+                self.disk.save(key, to);
                 let shown = self.process.copies.get(&key).map_or(Offset(0), |c| c.applied);
-                self.scene.ghost.truncated(self.at, key, to, shown);
-                self.scene.coverage.cut += self.disk.written(key).last().0.saturating_sub(to.0);
+                let log = self.disk.written(key);
+                self.scene.ghost.truncated(self.at, key, to, shown, log);
+                self.scene.coverage.cut += log.last().0.saturating_sub(to.0);
                 self.batch.push(Record::Truncate(key, to));
                 self.after.push(After::Truncate { key, to, write });
             }
@@ -144,11 +147,8 @@ impl Acting<'_> {
     }
 
     pub(super) fn finish(mut self) {
-        loop {
-            self.flush();
-            let Some((key, output)) = self.later.pop_front() else { break };
-            self.perform(key, output);
-        }
+        self.perform_now();
+        self.answer_early();
         self.sync();
     }
 
@@ -187,22 +187,33 @@ impl Acting<'_> {
     pub(super) fn perform(&mut self, key: PartitionKey, output: Output) {
         match output {
             Output::SendFollower(conn, message) => {
-                if matches!(message, ToFollower::CommonPoint { .. }) {
-                    self.scene.reached(Point::Truncating, self.at);
-                }
+                self.scene.reached(
+                    match message {
+                        ToFollower::Lead { .. } => Point::Leads,
+                        ToFollower::CommonPoint { .. } => Point::Truncating,
+                        _ => Point::SaysCommit,
+                    },
+                    self.at,
+                );
                 trace!(self.scene, "{}: {key} to follower over {}: {message:?}", self.at, conn.0);
                 self.fill_down(conn, |b| b.message(key, message));
             }
             Output::SendLeader(conn, message) => {
-                if matches!(message, ToLeader::Hello { .. }) {
-                    self.scene.reached(Point::Joined, self.at);
+                let (point, epoch) = match message {
+                    ToLeader::Hello { epoch, .. } => (Point::Joined, Some(epoch)),
+                    ToLeader::Ack { epoch, .. } => (Point::Acks, Some(epoch)),
+                    ToLeader::Left { .. } => (Point::Leaves, None),
+                };
+                if let Some(epoch) = epoch {
+                    self.scene.ghost.speaks(self.at, key, epoch);
                 }
+                self.scene.reached(point, self.at);
                 trace!(self.scene, "{}: {key} to leader over {}: {message:?}", self.at, conn.0);
                 if let Some(copy) = self.process.copies.get_mut(&key) {
                     match message {
                         ToLeader::Hello { .. } => _ = copy.greeted.insert(conn),
                         ToLeader::Left { .. } => _ = copy.greeted.remove(&conn),
-                        ToLeader::Ack { .. } => {}
+                        ToLeader::Ack { epoch, .. } => copy.joined(epoch),
                     }
                 }
                 self.fill_up(conn, |b| b.message(key, message));
@@ -211,12 +222,14 @@ impl Acting<'_> {
                 if let Some(outgoing) = self.process.outgoing.get_mut(&conn) {
                     outgoing.ships.insert(key, Ship { next: from, prev });
                     self.fill_down(conn, |b| b.dirty(key));
+                    self.scene.reached(Point::Shipping, self.at);
                 }
             }
             Output::StopShip(conn) => {
                 if let Some(outgoing) = self.process.outgoing.get_mut(&conn) {
                     outgoing.ships.remove(&key);
                 }
+                self.scene.reached(Point::ShippingEnds, self.at);
             }
             Output::Propose { epoch, expected, in_sync } => {
                 self.process.proposals.retain(|p| p.key != key);
@@ -228,16 +241,27 @@ impl Acting<'_> {
                 trace!(self.scene, "{}: {key} serves in epoch {epoch} from {start} on", self.at);
                 self.soon(Doing::Unpark);
                 self.soon(Doing::Beat);
+                if let Some(copy) = self.process.copies.get_mut(&key) {
+                    copy.joined(epoch);
+                    let log = self.disk.written(key);
+                    let shown = copy.applied;
+                    self.scene.ghost.committed(self.at, (key, epoch), Offset(0), shown, log);
+                }
+                self.scene.reached(Point::Serving, self.at);
             }
             Output::SteppedDown => {
                 trace!(self.scene, "{}: {key} steps down", self.at);
+                self.scene.reached(Point::Deposed, self.at);
                 self.fail_waiters(key);
                 for outgoing in self.process.outgoing.values_mut() {
                     outgoing.ships.remove(&key);
                 }
                 self.soon(Doing::Beat);
             }
-            Output::FailWaiting => self.fail_waiters(key),
+            Output::FailWaiting => {
+                self.scene.reached(Point::GaveUp, self.at);
+                self.fail_waiters(key);
+            }
             Output::Surrendered(epoch) => {
                 trace!(self.scene, "{}: {key} surrenders epoch {epoch}", self.at);
                 self.process.surrendered.insert(key, epoch);
@@ -265,15 +289,24 @@ impl Acting<'_> {
             // Committed before, by the log of an earlier run.
             return;
         }
-        self.scene.ghost.committed(self.at, key, copy.applied, to, self.disk.written(key));
+        let (epoch, log) = (copy.core.epoch(), self.disk.written(key));
+        self.scene.ghost.committed(self.at, (key, epoch), copy.applied, to, log);
         copy.applied = to;
+        self.scene.reached(Point::Committed, self.at);
     }
 
     /// Answers the writes up to `to`.
     pub(super) fn acknowledge(&mut self, key: PartitionKey, to: Offset) {
         let Some(copy) = self.process.copies.get_mut(&key) else { return };
         let by = (self.at, self.process.incarnation);
-        let epoch = copy.core.epoch();
+        let (epoch, uncleans) = (copy.core.epoch(), copy.uncleans);
+        let members = copy.core.view().map_or(0, |v| v.in_sync.len());
+        if u64::from(copy.options.min_insync) > members as u64 {
+            self.scene.ghost.broken(format_args!(
+                "{key}: {} acknowledges in epoch {epoch} with {members} in sync, {} are asked for (R36)",
+                self.at, copy.options.min_insync
+            ));
+        }
         let mut done = Vec::new();
         while let Some(entry) = copy.waiters.first_entry() {
             if *entry.key() > to {
@@ -284,10 +317,8 @@ impl Acting<'_> {
         }
         let any = !done.is_empty();
         for (offset, waiter) in done {
-            if let Ask::Put(id) = waiter.request.ask {
-                self.scene.ghost.acknowledged(key, epoch, by, offset, id);
-            }
-            self.answer(waiter.request, Outcome::Done);
+            self.scene.ghost.acknowledged(key, epoch, by, offset, waiter.id);
+            self.answer(waiter.request, Outcome::Done((uncleans, offset)));
         }
         if any {
             trace!(self.scene, "{}: {key} acknowledges up to {to} in epoch {epoch}", self.at);
@@ -320,6 +351,7 @@ impl Acting<'_> {
                 let word = if applied { "applied" } else { "rejected" };
                 trace!(self.scene, "{}: {key} is told: proposal on {expected} {word}", self.at);
                 self.step(key, Input::Verdict { expected, in_sync, applied }, &[]);
+                self.scene.reached(Point::Answered, self.at);
             }
             Doing::Unpark => self.unpark(),
             // These are the world's.
@@ -342,5 +374,9 @@ impl Acting<'_> {
         for (key, write) in done {
             self.step(key, Input::Synced(write), &[]);
         }
+        self.fences
+            .held
+            .retain(|key, _| self.process.dropping.get(&key.tid).is_none_or(|end| *end > to));
+        self.scene.reached(Point::Synced, self.at);
     }
 }

@@ -6,6 +6,7 @@ use stela_common::ids::Incarnation;
 use stela_replica::message::{Conn, Input, ToFollower, ToLeader};
 
 use super::clock::MS;
+use super::point::Point;
 use super::scene::{Doing, Event};
 use super::shell::Acting;
 use super::tablet::{Copy, Incoming, Outgoing, Ship, id_of};
@@ -41,6 +42,7 @@ impl Acting<'_> {
         self.process.incoming.insert(conn, incoming);
         let own = self.process.incarnation;
         self.fill_up(conn, |b| b.open = Some(own));
+        self.scene.reached(Point::Accepts, self.at);
     }
 
     pub(super) fn keep_alive(&mut self, conn: Conn) {
@@ -109,14 +111,17 @@ impl Acting<'_> {
             Parcel::Message(frame) => frame,
             Parcel::End => {
                 self.process.incoming.remove(&conn);
+                self.scene.reached(Point::Disconnected, self.at);
                 return self.step_all(of_peer(peer), || Input::Disconnected(conn));
             }
         };
         let from = |message| Input::FromLeader { conn, peer: id_of(peer), incarnation, message };
         for (key, epoch) in frame.leads {
+            self.scene.reached(Point::HearsLead, self.at);
             self.step(key, from(ToFollower::Lead { epoch }), &[]);
         }
         for (key, point) in frame.points {
+            self.scene.reached(Point::HearsOrder, self.at);
             self.step(key, from(point), &[]);
         }
         for (key, run) in frame.runs {
@@ -128,9 +133,11 @@ impl Acting<'_> {
                 entries,
                 commit: run.commit,
             };
+            self.scene.reached(Point::HearsRecords, self.at);
             self.step(key, from(say), &run.entries);
         }
         for (key, (epoch, commit)) in frame.commits {
+            self.scene.reached(Point::HearsCommit, self.at);
             self.step(key, from(ToFollower::Commit { epoch, commit }), &[]);
         }
         if let Some(asked_at) = frame.asked_at {
@@ -138,6 +145,7 @@ impl Acting<'_> {
             self.perform_now();
             self.process.grants.grant(id_of(peer), self.now);
             self.fill_up(conn, |b| b.granted = Some(asked_at));
+            self.scene.reached(Point::Grants, self.at);
         }
     }
 
@@ -157,6 +165,7 @@ impl Acting<'_> {
             Parcel::End => {
                 if self.process.outgoing.remove(&conn).is_some() {
                     self.process.permits.dropped(conn);
+                    self.scene.reached(Point::Disconnected, self.at);
                     self.step_all(of_peer(peer), || Input::Disconnected(conn));
                 }
                 self.process.dialing.remove(&peer);
@@ -181,22 +190,27 @@ impl Acting<'_> {
                 || Input::Connected { conn, peer: id_of(peer), incarnation },
             );
             self.soon(Doing::KeepAlive(conn));
+            self.scene.reached(Point::Connected, self.at);
         }
         if !self.process.outgoing.contains_key(&conn) {
             return;
         }
         let from = |message| Input::FromFollower { conn, message };
         for (key, epoch) in message.lefts {
+            self.scene.reached(Point::HearsLeft, self.at);
             self.step(key, from(ToLeader::Left { epoch }), &[]);
         }
         for (key, (epoch, nonce, history, last)) in message.hellos {
+            self.scene.reached(Point::HearsHello, self.at);
             self.step(key, from(ToLeader::Hello { epoch, nonce, history, last }), &[]);
         }
         for (key, (epoch, nonce, offset)) in message.acks {
+            self.scene.reached(Point::HearsAck, self.at);
             self.step(key, from(ToLeader::Ack { epoch, nonce, offset }), &[]);
         }
         if let Some(asked_at) = message.granted {
             self.process.permits.granted(conn, asked_at);
+            self.scene.reached(Point::HearsGrant, self.at);
             if !self.process.parked.is_empty() {
                 self.soon(Doing::Unpark);
             }

@@ -2,10 +2,9 @@
 
 use super::clock::MS;
 use super::fault::{Fault, Healing, Role};
-use super::nameserver::MetaEvent;
+use super::point::Point;
 use super::random::Random;
 use super::scene::{Event, NAMESERVER, trace};
-use super::tablet::place_of;
 use super::world::World;
 
 impl World {
@@ -19,7 +18,7 @@ impl World {
         self.scene.after(next * MS, Event::NextFault);
         if let Some(fault) = weighed(&mut self.scene.random, self.scene.profile.faults) {
             let victim = self.victim(fault);
-            self.strike(fault, victim);
+            self.strike(fault, victim, None);
         }
     }
 
@@ -53,24 +52,40 @@ impl World {
         }
     }
 
-    /// A fault hits a tablet.
-    pub fn strike(&mut self, fault: Fault, at: usize) {
-        if self.scene.healed {
+    /// A fault hits a tablet, perhaps because it is at that point.
+    pub fn strike(&mut self, fault: Fault, at: usize, point: Option<Point>) {
+        if self.scene.healed || !self.may_strike(fault, at) {
             return;
         }
-        let everybody = matches!(fault, Fault::NameserverFailover | Fault::Toggle);
-        for hit in (0..self.machines.len()).filter(|hit| everybody || *hit == at) {
+        for hit in (0..self.machines.len()).filter(|hit| fault.is_of_all() || *hit == at) {
             self.cover(fault, hit);
+        }
+        if let Some(point) = point.filter(|_| {
+            matches!(fault, Fault::Kill | Fault::PowerCut) && self.machines[at].process.is_some()
+        }) {
+            self.scene.coverage.crashed_at(point);
         }
         trace!(self.scene, "---- {fault}: {at}");
         match fault {
             Fault::Kill => self.kill(at, true),
             Fault::PowerCut => self.power_cut(at),
             Fault::Stop => self.stop(at),
+            Fault::Wipe | Fault::RollBack | Fault::Damage => self.ruin(fault, at),
             Fault::Pause => {
-                let length = self.scene.random.between(10, 200) * self.scene.random.between(1, 15);
+                let length = self.stand_still(at);
+                trace!(self.scene, "{at} does not run for {length} ms");
+            }
+            Fault::Freeze => {
+                let length = self.stand_still(at);
                 let machine = &mut self.machines[at];
-                machine.paused_until = machine.paused_until.max(self.scene.now + length * MS);
+                machine.frozen_until = machine.frozen_until.max(self.scene.now + length * MS);
+            }
+            Fault::Drift => self.machines[at].clock.drift(self.scene.now, &mut self.scene.random),
+            Fault::Delay => {
+                let most = self.scene.random.between(10, self.scene.pace.timing.replica_lag);
+                self.scene.lag.insert(at, most * MS);
+                let length = self.scene.random.between(100, 2500);
+                self.scene.after(length * MS, Event::Heal(Healing::FastWays(at)));
             }
             Fault::Break => {
                 let links: Vec<_> = self
@@ -102,9 +117,19 @@ impl World {
                 };
                 self.block(ways);
             }
+            Fault::Isolate => {
+                let ends = (0..self.machines.len()).filter(|o| *o != at).chain([NAMESERVER]);
+                let ways: Vec<_> = ends.flat_map(|end| [(at, end), (end, at)]).collect();
+                self.scene.blocked.extend(ways.iter().copied());
+                let (lag, lease) = (self.scene.pace.timing.replica_lag, self.scene.pace.lease);
+                let length = self.scene.random.between(lag / 2, 2 * lease);
+                self.scene.after(length * MS, Event::Heal(Healing::Ways(ways)));
+            }
             Fault::WrongSuspicion => self.nameserver.suspect(at),
             Fault::SlowDisk => {
-                self.machines[at].slow_ms = self.scene.random.between(20, 600);
+                let hangs = self.scene.random.chance(100);
+                let slow = if hangs { 4000 } else { 600 };
+                self.machines[at].slow_ms = self.scene.random.between(20, slow);
                 let length = self.scene.random.between(100, 2500);
                 self.scene.after(length * MS, Event::Heal(Healing::FastDisk(at)));
             }
@@ -126,80 +151,24 @@ impl World {
                 let length = self.scene.random.between(100, 2000);
                 self.scene.after(length * MS, Event::Heal(Healing::AutoFailover));
             }
-            Fault::HoldProposal | Fault::LoseReply | Fault::Repeat => {}
+            Fault::NewTable => self.nameserver.make_table(&mut self.scene),
+            Fault::DropTable => self.nameserver.drop_table(&mut self.scene),
+            Fault::Options => self.nameserver.change_table(&mut self.scene),
+            Fault::HoldProposal
+            | Fault::LoseReply
+            | Fault::Repeat
+            | Fault::LateRegistration
+            | Fault::LoseRequest
+            | Fault::RepeatRequest => {}
         }
     }
 
-    /// The process ends. `told`: the machine lives, and tells whoever is connected.
-    fn kill(&mut self, at: usize, told: bool) {
+    /// It does not run for a while: how many milliseconds.
+    fn stand_still(&mut self, at: usize) -> u64 {
+        let length = self.scene.random.between(10, 200) * self.scene.random.between(1, 15);
         let machine = &mut self.machines[at];
-        let life = machine.life;
-        let Some(process) = machine.process.take() else { return };
-        if let Some(to) = process.syncing
-            && self.scene.random.chance(500)
-        {
-            machine.disk.sync(to);
-        }
-        let links: Vec<_> = self
-            .scene
-            .links
-            .iter()
-            .filter(|(_, l)| l.leader == (at, life) || l.follower == (at, life))
-            .map(|(conn, _)| *conn)
-            .collect();
-        for conn in links {
-            let lossy = self.scene.random.chance(700);
-            self.scene.break_link(conn, lossy);
-        }
-        if let Some(session) = process.session {
-            let known = told || self.scene.random.chance(300);
-            let after = if known { self.scene.random.between(MS, 60 * MS) } else { 3_000 * MS };
-            self.scene.after(after, Event::Meta(MetaEvent::Ended(session, known)));
-        }
-        machine.starting = true;
-        let most = self.scene.profile.away_ms;
-        let away = if self.scene.random.chance(300) { most * 5 } else { most };
-        let away = self.scene.random.between(1, away);
-        self.scene.after(away * MS, Event::Start(at));
-    }
-
-    fn power_cut(&mut self, at: usize) {
-        if self.scene.profile.interval && !self.may_lose(at) {
-            return self.kill(at, true);
-        }
-        self.kill(at, false);
-        let machine = &mut self.machines[at];
-        if machine.process.is_none() {
-            machine.boot += 1;
-            machine.clean = false;
-            let lost = machine.disk.cut(&mut self.scene.random);
-            trace!(self.scene, "{at} loses {lost} records");
-            self.scene.coverage.lost_records += lost as u64;
-            machine.lost_tail |= lost > 0;
-            if self.scene.profile.interval {
-                self.nameserver.unproven.insert(at);
-            }
-        }
-    }
-
-    /// With `sync=interval` a tail is gone when all members lose their power at once, and that is promised: there must
-    /// be another trusted member of each set.
-    fn may_lose(&self, at: usize) -> bool {
-        self.nameserver.state.partitions.values().all(|partition| {
-            partition.in_sync.iter().filter(|m| !m.untrusted).any(|m| {
-                let other = place_of(m.tablet);
-                other != at && !self.nameserver.unproven.contains(&other)
-            })
-        })
-    }
-
-    fn stop(&mut self, at: usize) {
-        let machine = &mut self.machines[at];
-        if machine.process.is_some() {
-            machine.disk.sync(machine.disk.end());
-            machine.clean = true;
-            self.kill(at, true);
-        }
+        machine.paused_until = machine.paused_until.max(self.scene.now + length * MS);
+        length
     }
 
     /// Nothing gets through to that tablet from the others. Perhaps one of them does not hear it either, another one does
@@ -220,7 +189,7 @@ impl World {
         if self.scene.random.chance(400) {
             ways.push((NAMESERVER, at));
             let delay = self.scene.random.below(self.scene.pace.timing.read_lease / 2);
-            self.scene.after(delay * MS, Event::Strike(Fault::WrongSuspicion, at));
+            self.scene.after(delay * MS, Event::Strike(Fault::WrongSuspicion, at, None));
         }
         self.block(ways);
     }
@@ -243,6 +212,7 @@ impl World {
                 }
             }
             Healing::FastDisk(at) => self.machines[at].slow_ms = 0,
+            Healing::FastWays(at) => drop(self.scene.lag.remove(&at)),
             Healing::RoomOnDisk(at) => self.machines[at].disk.full = false,
             Healing::AutoFailover => self.nameserver.set_auto_failover(true, &mut self.scene),
         }
@@ -253,12 +223,14 @@ impl World {
         trace!(self.scene, "==== all is healed");
         self.scene.healed = true;
         self.scene.blocked.clear();
+        self.scene.lag.clear();
         self.nameserver.set_auto_failover(true, &mut self.scene);
         for at in 0..self.machines.len() {
             let machine = &mut self.machines[at];
             machine.slow_ms = 0;
             machine.disk.full = false;
             machine.paused_until = machine.paused_until.min(self.scene.now);
+            machine.frozen_until = machine.frozen_until.min(self.scene.now);
             if machine.process.is_none() {
                 machine.starting = true;
                 self.scene.after(0, Event::Start(at));

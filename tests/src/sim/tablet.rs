@@ -5,16 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use stela_common::clock::Millis;
-use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TabletId, Version};
-use stela_common::table::{Ack, Options, Sync};
+use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TableId, TabletId, Version};
+use stela_common::table::{Ack, Options};
 use stela_common::wire::{Member, View};
+use stela_meta_state::state::Partition;
 use stela_replica::lease::{Grants, Permits};
 use stela_replica::message::{Conn, Identity, Stored, Write};
 
 use super::client::Request;
 use super::clock::{Clock, Moment};
 use super::core::{Core, MakeCore};
-use super::disk::{Disk, Id};
+use super::disk::{Disk, Id, Log};
 use super::scene::{Pace, Scene};
 use super::wire::{FollowerBox, LeaderBox};
 
@@ -58,6 +59,10 @@ pub struct Incoming {
 pub struct Waiter {
     /// The request that is answered.
     pub request: Request,
+    /// The write.
+    pub id: Id,
+    /// Who must have it (R34).
+    pub level: Ack,
 }
 
 /// One replica in a process.
@@ -66,6 +71,12 @@ pub struct Copy {
     pub core: Box<dyn Core>,
     /// The last entry that can be read here.
     pub applied: Offset,
+    /// The last epoch in which its log was in line with the leader's, or the leader's own.
+    pub in_line: Epoch,
+    /// How many unclean epochs are behind it there (R35).
+    pub uncleans: u64,
+    /// The table's options.
+    pub options: Options,
     /// Request ids (R32).
     pub ids: BTreeMap<Id, Offset>,
     /// Writes that wait for their acknowledgement.
@@ -140,10 +151,14 @@ pub struct Process {
     pub unsynced: VecDeque<Unsynced>,
     /// A sync is under way that covers everything up to there.
     pub syncing: Option<usize>,
+    /// When it began.
+    pub syncing_since: Moment,
     /// Writes that have arrived.
     pub inbox: Vec<Request>,
     /// Somebody is about to take them.
     pub draining: bool,
+    /// Partitions where somebody waits for the leader's word alone (R34).
+    pub early: BTreeSet<PartitionKey>,
     /// Reads that wait for a permit, with the moment at which they are given up.
     pub parked: Vec<(Request, Moment)>,
     /// Somebody is about to look at them.
@@ -156,6 +171,8 @@ pub struct Process {
     pub beats_until: Moment,
     /// R12: partitions that were surrendered, and in which epoch.
     pub surrendered: BTreeMap<PartitionKey, Epoch>,
+    /// Dropped tables, and where the record of it ends in the log (R37).
+    pub dropping: BTreeMap<TableId, usize>,
 }
 
 /// What a tablet's directory holds beside the log; each change is synced at once.
@@ -170,8 +187,16 @@ pub struct Fences {
     pub controller: u64,
     /// The highest index of a decision that was carried out (R20).
     pub decision: u64,
-    /// The partitions that are here.
-    pub held: BTreeSet<PartitionKey>,
+    /// The partitions that are here, with the options of their tables.
+    pub held: BTreeMap<PartitionKey, Options>,
+    /// Names the directory.
+    pub directory: u64,
+}
+
+/// A machine's disk as it was before.
+pub struct Image {
+    disk: Disk,
+    fences: Fences,
 }
 
 /// A machine.
@@ -190,12 +215,18 @@ pub struct Machine {
     pub process: Option<Process>,
     /// Until then the process does not run.
     pub paused_until: Moment,
+    /// Until then the machine stands still, its disk, too.
+    pub frozen_until: Moment,
     /// How often the machine was switched on.
     pub boot: u64,
     /// The last stop was clean.
     pub clean: bool,
-    /// A power cut took records that were not synced, and no run has registered since.
-    pub lost_tail: bool,
+    /// Something that was written is not on its disk any more, and no run has registered since.
+    pub spoiled: bool,
+    /// How often it has lost something that was written.
+    pub losses: u64,
+    /// As its disk was when earlier runs began.
+    pub images: VecDeque<Image>,
     /// A sync takes so many milliseconds more.
     pub slow_ms: u64,
     /// A start is on its way.
@@ -203,6 +234,9 @@ pub struct Machine {
     /// How replicas are made.
     pub make_core: MakeCore,
 }
+
+/// So many images of earlier runs are kept.
+const IMAGES: usize = 3;
 
 /// The tablet's name in the metadata.
 pub fn id_of(at: usize) -> TabletId {
@@ -226,19 +260,16 @@ impl Machine {
             at,
             disk: Disk::default(),
             clock: Clock::draw(&mut scene.random),
-            fences: Fences {
-                starts: Vec::new(),
-                clean: true,
-                controller: 0,
-                decision: 0,
-                held: BTreeSet::new(),
-            },
+            fences: Fences::empty(scene),
             life: 0,
             process: None,
             paused_until: 0,
+            frozen_until: 0,
             boot: 1,
             clean: true,
-            lost_tail: false,
+            spoiled: false,
+            losses: 0,
+            images: VecDeque::new(),
             slow_ms: 0,
             starting: false,
             make_core,
@@ -253,10 +284,14 @@ impl Machine {
     /// Starts a process: it recovers its log and is a follower of everything (R1).
     pub fn start(&mut self, scene: &mut Scene) {
         self.life += 1;
-        self.paused_until = 0;
+        (self.paused_until, self.frozen_until) = (0, 0);
         self.starting = false;
         let incarnation = Incarnation(scene.number() << 20 | scene.random.below(1 << 20));
         self.disk.recover();
+        self.images.push_back(Image { disk: self.disk.image(), fences: self.fences.clone() });
+        if self.images.len() > IMAGES {
+            self.images.pop_front();
+        }
         let now = self.local(scene);
         self.fences.clean &= std::mem::take(&mut self.clean);
         let mut process = Process {
@@ -274,18 +309,22 @@ impl Machine {
             proposals: VecDeque::new(),
             unsynced: VecDeque::new(),
             syncing: None,
+            syncing_since: 0,
             inbox: Vec::new(),
             draining: false,
+            early: BTreeSet::new(),
             parked: Vec::new(),
             unparking: false,
             session: None,
             heard: 0,
             beats_until: 0,
             surrendered: BTreeMap::new(),
+            dropping: BTreeMap::new(),
         };
-        for key in &self.fences.held {
-            let identity = identity(&process, scene, *key);
-            process.copies.insert(*key, Copy::load(self.make_core, identity, &self.disk, now));
+        for (key, options) in &self.fences.held {
+            let identity = identity(&process, scene, *key, *options);
+            let copy = Copy::load(self.make_core, identity, *options, &self.disk, now);
+            process.copies.insert(*key, copy);
         }
         self.process = Some(process);
         if self.fences.starts.last() != Some(&incarnation) {
@@ -302,45 +341,101 @@ impl Machine {
         self.fences.clean = true;
         let keys: Vec<PartitionKey> = process.copies.keys().copied().collect();
         for key in keys {
-            let identity = identity(process, scene, key);
+            let Some(options) = process.copies.get(&key).map(|c| c.options) else { continue };
+            let identity = identity(process, scene, key, options);
             if let Some(copy) = process.copies.get_mut(&key) {
                 copy.reset(self.make_core, identity, &self.disk, Write(0), now);
             }
         }
     }
+
+    /// A partition here, as durable as it is promised to be.
+    pub fn stable(&self, key: PartitionKey, partition: &Partition) -> &Log {
+        if partition.may_lose_tail { self.disk.written(key) } else { self.disk.durable(key) }
+    }
+
+    /// Its disk is gone: it begins with an empty directory.
+    pub fn wipe(&mut self, scene: &mut Scene) {
+        (self.disk, self.fences) = (Disk::default(), Fences::empty(scene));
+        self.images.clear();
+    }
+
+    /// Is there an image of its disk that does not know of the run `registered`?
+    pub fn has_image_before(&self, registered: Incarnation) -> bool {
+        self.images.iter().any(|i| !i.fences.starts.contains(&registered))
+    }
+
+    /// Its disk is put back to what it was when an earlier run began, one that does not know of the run `registered`.
+    pub fn roll_back(&mut self, registered: Incarnation) {
+        let old = self.images.iter().rposition(|i| !i.fences.starts.contains(&registered));
+        if let Some(image) = old.and_then(|at| self.images.remove(at)) {
+            (self.disk, self.fences) = (image.disk, image.fences);
+            self.images.clear();
+        }
+    }
+
+    /// Something that was written is gone.
+    pub fn spoil(&mut self) {
+        self.spoiled = true;
+        self.losses += 1;
+        self.boot += 1;
+        self.clean = false;
+    }
+}
+
+impl Fences {
+    /// Of a new directory.
+    fn empty(scene: &mut Scene) -> Self {
+        Self {
+            starts: Vec::new(),
+            clean: true,
+            controller: 0,
+            decision: 0,
+            held: BTreeMap::new(),
+            directory: scene.number(),
+        }
+    }
 }
 
 /// What a replica is told about itself.
-pub fn identity(process: &Process, scene: &Scene, key: PartitionKey) -> Identity {
+pub fn identity(process: &Process, scene: &Scene, key: PartitionKey, options: Options) -> Identity {
     let Pace { timing, .. } = scene.pace;
-    Identity {
-        key,
-        tablet: process.tablet,
-        incarnation: process.incarnation,
-        options: Options {
-            ack: Ack::All,
-            sync: if scene.profile.interval { Sync::Interval(100) } else { Sync::Commit },
-            min_insync: scene.profile.min_insync,
-        },
-        timing,
-    }
+    Identity { key, tablet: process.tablet, incarnation: process.incarnation, options, timing }
 }
 
 impl Copy {
     /// A replica from what the log holds: what is known to be committed is readable at once.
-    pub fn load(make: MakeCore, identity: Identity, disk: &Disk, now: Millis) -> Self {
+    pub fn load(
+        make: MakeCore,
+        identity: Identity,
+        options: Options,
+        disk: &Disk,
+        now: Millis,
+    ) -> Self {
         let log = disk.written(identity.key);
-        let stored = log.stored();
+        let damaged = disk.is_damaged(identity.key);
+        let stored = Stored { damaged, ..log.stored() };
         let ids = log.from(Offset(1)).map(|(offset, entry)| (entry.id, offset)).collect();
         let applied = stored.commit;
         Self {
             core: make(identity, stored, now),
             applied,
+            in_line: Epoch(0),
+            uncleans: 0,
+            options,
             ids,
             waiters: BTreeMap::new(),
-            quarantine: None,
+            quarantine: damaged.then(|| "its entries in the log are damaged".to_owned()),
             suspended: None,
             greeted: BTreeSet::new(),
+        }
+    }
+
+    /// Its log is in line with the leader's of that epoch.
+    pub fn joined(&mut self, epoch: Epoch) {
+        self.in_line = epoch;
+        if let Some(view) = self.core.view().filter(|v| v.epoch == epoch) {
+            self.uncleans = view.uncleans;
         }
     }
 

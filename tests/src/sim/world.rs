@@ -1,15 +1,15 @@
 //! A run: machines, nameservers and clients under one scheduler, first with faults, then without.
 
 use stela_common::ids::{PartitionKey, TableId};
-use stela_common::table::{Ack, Index, Options, Sync, Table, Ttl};
 use stela_meta_state::command::{Command, Reply};
 
 use super::client::{Client, ClientEvent, Outcome, Reply as Answer, Request};
 use super::clock::{MS, Moment};
 use super::core::MakeCore;
 use super::coverage::Coverage;
+use super::disk::Id;
 use super::fault::Role;
-use super::nameserver::{Law, MetaEvent, Nameserver};
+use super::nameserver::{Law, MetaEvent, Nameserver, OPERATE};
 use super::profile::Profile;
 use super::scene::{Doing, Event, Scene, trace};
 use super::tablet::{Machine, id_of, place_of};
@@ -39,6 +39,15 @@ pub struct World {
     /// The meta group.
     pub nameserver: Nameserver,
     clients: Vec<Client>,
+    lost: Vec<Lost>,
+}
+
+/// An acknowledged write that an unclean election took back.
+struct Lost {
+    key: PartitionKey,
+    id: Id,
+    /// Who had it, and how often each had lost something by then.
+    holders: Vec<(usize, u64)>,
 }
 
 impl World {
@@ -47,8 +56,13 @@ impl World {
         let mut scene = Scene::new(seed, profile, traced);
         let machines =
             (0..profile.tablets).map(|at| Machine::new(at, &mut scene, make_core)).collect();
-        let mut world =
-            Self { scene, machines, nameserver: Nameserver::new(law), clients: Vec::new() };
+        let mut world = Self {
+            scene,
+            machines,
+            nameserver: Nameserver::new(law),
+            clients: vec![],
+            lost: vec![],
+        };
         world.found();
         world
     }
@@ -62,15 +76,14 @@ impl World {
             let replies = self.decide(&[Command::Register(register)]);
             assert_eq!(replies, [Reply::Registered(id_of(at))]);
         }
-        let rows = (0..profile.partitions).map(|pid| {
-            let first = usize::try_from(pid).unwrap_or(0);
-            (0..profile.tablets).map(|at| id_of((first + at) % profile.tablets)).collect()
-        });
-        let placement = rows.collect();
-        let replies = self.decide(&[Command::CreateTable { table: table(&profile), placement }]);
+        let command = self.nameserver.next_table(&profile, profile.partitions);
+        let replies = self.decide(&[command]);
         assert_eq!(replies, [Reply::Created(TableId(1))]);
         self.scene.after(0, Event::Meta(MetaEvent::TakeOver));
         self.scene.after(0, Event::Meta(MetaEvent::Pass));
+        if profile.ruin {
+            self.scene.after(OPERATE * MS, Event::Meta(MetaEvent::Operate));
+        }
         for at in 0..profile.tablets {
             self.registered(at);
         }
@@ -113,6 +126,7 @@ impl World {
                 ));
             }
         }
+        self.look_for_the_lost();
         let mut coverage = std::mem::take(&mut self.scene.coverage);
         coverage.acknowledged = self.scene.ghost.count();
         Ended { broken: self.scene.ghost.verdict().map(str::to_owned), safety, coverage, healed_in }
@@ -140,18 +154,54 @@ impl World {
 
     /// What must hold after every step.
     pub(super) fn look(&mut self) {
+        if self.scene.coverage.steps.is_multiple_of(64) {
+            self.look_at_roles();
+        }
         for (key, partition) in &self.nameserver.state.partitions {
+            if partition.uncleans > self.scene.ghost.uncleans(*key) {
+                let log = self.machines[place_of(partition.leader)].stable(*key, partition);
+                let began = (partition.last_unclean, partition.uncleans);
+                let lost = self.scene.ghost.unclean(*key, began, log);
+                let lost = lost.into_iter().map(|id| holders(&self.machines, *key, id));
+                self.lost.extend(lost);
+            }
             for member in partition.in_sync.iter().filter(|m| !m.untrusted) {
                 let machine = &self.machines[place_of(member.tablet)];
-                if self.scene.profile.interval {
-                    if !machine.lost_tail {
-                        self.scene.ghost.member(machine.at, *key, machine.disk.written(*key));
-                    }
-                } else {
-                    self.scene.ghost.member(machine.at, *key, machine.disk.durable(*key));
+                if machine.spoiled {
+                    continue;
+                }
+                self.scene.ghost.member(machine.at, *key, machine.stable(*key, partition));
+            }
+        }
+        if let Some(machine) = self.machines.iter().find(|m| m.disk.unsaved) {
+            let at = machine.at;
+            self.scene.ghost.broken(format_args!("{at} voided entries that are in no lost+found"));
+        }
+    }
+
+    /// What was lost with an unclean election is kept by whoever had it and still has its disk (promise 6).
+    fn look_for_the_lost(&mut self) {
+        for Lost { key, id, holders } in std::mem::take(&mut self.lost) {
+            self.scene.coverage.lost_writes += 1;
+            for (at, losses) in holders {
+                let machine = &self.machines[at];
+                let disk = &machine.disk;
+                let there = disk.keeps(key, id);
+                if machine.losses == losses && !there && self.scene.live.contains(&key) {
+                    self.scene.ghost.broken(format_args!(
+                        "{key}: {at} has discarded {id:?}, which was acknowledged, and has not kept it"
+                    ));
                 }
             }
         }
+    }
+
+    /// What each tablet is now.
+    pub(super) fn look_at_roles(&mut self) {
+        let keys = self.scene.live.iter();
+        let pairs = keys.flat_map(|key| (0..self.machines.len()).map(move |at| (at, *key)));
+        self.scene.roles =
+            pairs.filter_map(|(at, key)| Some(((at, key), self.role(at, key)?))).collect();
     }
 
     /// What is not whole.
@@ -196,6 +246,10 @@ impl World {
         match event {
             Event::Tablet(at, life, doing) => self.tablet(at, life, doing),
             Event::DiskSynced(at, life, to) => {
+                let frozen = self.machines[at].frozen_until;
+                if frozen > self.scene.now {
+                    return self.scene.at(frozen, Event::DiskSynced(at, life, to));
+                }
                 let machine = &mut self.machines[at];
                 if machine.life == life && machine.process.is_some() {
                     machine.disk.sync(to);
@@ -224,13 +278,15 @@ impl World {
             Event::Meta(event) => self.nameserver.go_on(event, &mut self.scene),
             Event::Start(at) => self.start(at),
             Event::NextFault => self.next_fault(),
-            Event::Strike(fault, at) => self.strike(fault, at),
+            Event::Strike(fault, at, point) => self.strike(fault, at, point),
             Event::Heal(healing) => self.end_of(healing),
             Event::OldNews(at, life, told) => {
                 if self.runs(at, life) && self.paused(at).is_none() {
                     self.machines[at].act(&mut self.scene, |acting| {
-                        for view in &told.views {
-                            acting.view(view.clone());
+                        for (options, view) in &told.views {
+                            if acting.process.copies.contains_key(&view.key) {
+                                acting.view(*options, view.clone());
+                            }
                         }
                     });
                 }
@@ -320,21 +376,8 @@ impl World {
     }
 }
 
-fn table(profile: &Profile) -> Table {
-    let index = Index { name: "idx0".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
-    Table {
-        tid: TableId(0),
-        db: String::new(),
-        name: "t".into(),
-        columns: Vec::new(),
-        indexes: vec![index],
-        partition_num: profile.partitions,
-        replica_num: u32::try_from(profile.tablets).unwrap_or(1),
-        options: Options {
-            ack: Ack::All,
-            sync: if profile.interval { Sync::Interval(100) } else { Sync::Commit },
-            min_insync: profile.min_insync,
-        },
-        created_index: 0,
-    }
+/// Who has that write.
+fn holders(machines: &[Machine], key: PartitionKey, id: Id) -> Lost {
+    let has = machines.iter().filter(|m| m.disk.keeps(key, id));
+    Lost { key, id, holders: has.map(|m| (m.at, m.losses)).collect() }
 }
