@@ -21,12 +21,12 @@ fn silent(o: &mut Observed, t: TabletId) {
     (seen.alive, seen.silent) = (false, true);
 }
 
-fn refused(o: &mut Observed, t: TabletId) {
+pub(super) fn refused(o: &mut Observed, t: TabletId) {
     let seen = o.tablets.get_mut(&t).unwrap();
     (seen.alive, seen.refused) = (false, true);
 }
 
-fn report(
+pub(super) fn report(
     w: &World,
     o: &mut Observed,
     key: PartitionKey,
@@ -44,7 +44,7 @@ fn report(
 }
 
 /// Who is elected for which partition.
-fn elected(commands: &[Command]) -> Vec<(PartitionKey, TabletId)> {
+pub(super) fn elected(commands: &[Command]) -> Vec<(PartitionKey, TabletId)> {
     let elect =
         |c: &Command| if let Command::Elect(e) = c { Some((e.key, e.leader)) } else { None };
     commands.iter().filter_map(elect).collect()
