@@ -5,7 +5,7 @@
 //! TABLET          who: cluster, endpoint, directory uuid, format            written once
 //! fences          incarnations tried (R14), highest controller epoch (R20)  replaced, synced before it counts
 //! tables/<tid>    a table and which of its partitions are here              replaced
-//! lost+found/     discarded tails, raw records, one file each               never deleted by Stela
+//! lost+found/     discarded tails: see [`lost`](crate::lost)                never deleted by Stela
 //! snapshots/      see [`files`](crate::snapshot::files)
 //! log/            the segment log
 //! ```
@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use stela_common::fs::{self, Disk};
 use stela_common::ids::{Epoch, Incarnation, Offset, PartitionId, PartitionKey, TableId};
 use stela_common::table::Table;
+
+use crate::lost::{Name, Tail};
 
 /// The newest format that this version writes and reads.
 pub const FORMAT: u32 = 1;
@@ -120,7 +122,7 @@ impl Files {
     /// The disk refused.
     pub fn create(&self, identity: &Identity) -> io::Result<()> {
         fs::create_dir_all(&self.disk, self.dir.join("tables"))?;
-        fs::create_dir_all(&self.disk, self.dir.join("lost+found"))?;
+        fs::create_dir_all(&self.disk, self.lost_and_found())?;
         self.store(&self.dir.join("TABLET"), identity)
     }
 
@@ -189,15 +191,36 @@ impl Files {
     ) -> io::Result<PathBuf> {
         let dir = self.lost_and_found();
         fs::create_dir_all(&self.disk, &dir)?;
-        let path = (0..)
-            .map(|n| match n {
-                0 => dir.join(format!("{key}_{epoch}_{from}-{to}")),
-                n => dir.join(format!("{key}_{epoch}_{from}-{to}.{n}")),
-            })
-            .find(|p| !fs::exists(p))
-            .unwrap_or_else(|| dir.join(format!("{key}_{epoch}_{from}-{to}")));
+        let name = (0..u32::MAX)
+            .map(|again| Name { key, epoch, first: from, last: to, again })
+            .find(|name| !fs::exists(dir.join(name.to_string())))
+            .ok_or_else(|| io::Error::other("lost+found is full of its like"))?;
+        let path = dir.join(name.to_string());
         fs::replace(&self.disk, &path, raw)?;
         Ok(path)
+    }
+
+    /// The tails that were set aside, by name.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn tails(&self) -> io::Result<Vec<Name>> {
+        let paths = match fs::read_dir(self.lost_and_found()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            paths => paths?,
+        };
+        let name = |path: PathBuf| Name::parse(path.file_name()?.to_str()?);
+        let mut names: Vec<Name> = paths.into_iter().filter_map(name).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Opens a tail that was set aside.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub fn tail(&self, name: Name) -> io::Result<Tail> {
+        Tail::open(&self.disk, &self.lost_and_found(), name)
     }
 
     fn load<T: for<'a> Deserialize<'a>>(&self, path: &Path) -> io::Result<Option<T>> {

@@ -8,12 +8,14 @@
 //! * [`mod@write`]: the write path, one task that drains what has arrived.
 //! * [`replicate`]: the streams between tablets. [`heartbeat`]: the stream to the leading nameserver;
 //!   [`registry`]: carrying out what it says; [`report`]: what it is told.
-//! * [`store`]: index, time to live, request ids. [`service`]: gRPC. [`chores`]: what time passing asks for.
+//! * [`store`]: index, time to live, request ids. [`lost`]: tails that were set aside. [`service`]: gRPC.
+//!   [`chores`]: what time passing asks for.
 
 pub mod chores;
 pub mod config;
 pub mod disk;
 pub mod heartbeat;
+pub mod lost;
 pub mod node;
 pub mod outbox;
 pub mod partition;

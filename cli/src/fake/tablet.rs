@@ -183,4 +183,6 @@ unary! {
     get(GetRequest) -> GetReply;
     scan(ScanRequest) -> ScanReply;
     count(CountRequest) -> CountReply;
+    lost_list(LostListRequest) -> LostListReply;
+    lost_read(LostReadRequest) -> LostReadReply;
 }

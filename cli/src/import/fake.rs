@@ -136,6 +136,8 @@ impl Tablet for Fake {
         get_table_status(pb::GetTableStatusRequest) -> pb::GetTableStatusReply;
         get_follower(pb::GetFollowerRequest) -> pb::GetFollowerReply;
         make_snapshot(pb::MakeSnapshotRequest) -> pb::MakeSnapshotReply;
+        lost_list(pb::LostListRequest) -> pb::LostListReply;
+        lost_read(pb::LostReadRequest) -> pb::LostReadReply;
     }
 }
 

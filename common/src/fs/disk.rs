@@ -174,6 +174,12 @@ impl File {
         Ok(self.file.metadata()?.len())
     }
 
+    /// When it was last written, ms since 1970.
+    pub fn modified_ms(&self) -> io::Result<u64> {
+        let since = self.file.metadata()?.modified()?.duration_since(std::time::UNIX_EPOCH);
+        Ok(since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// Whether the file has no bytes.
     pub fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)

@@ -355,6 +355,14 @@ impl Tablet for Port {
         nothing()
     }
 
+    async fn lost_list(&self, _: Request<tp::LostListRequest>) -> Answer<tp::LostListReply> {
+        nothing()
+    }
+
+    async fn lost_read(&self, _: Request<tp::LostReadRequest>) -> Answer<tp::LostReadReply> {
+        nothing()
+    }
+
     async fn session(
         &self,
         _: Request<Streaming<tp::SessionFrame>>,

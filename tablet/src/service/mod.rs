@@ -1,5 +1,6 @@
 //! gRPC: unary calls for anyone, a session stream for programs, and the stream between tablets.
 
+mod lost;
 mod read;
 mod session;
 mod status;
@@ -17,6 +18,7 @@ use stela_proto::tablet::tablet_server::{Tablet, TabletServer};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::disk::Files;
 use crate::node::Node;
 use crate::partition::Caller;
 use crate::replicate;
@@ -53,6 +55,18 @@ impl Service {
         ReplicationServer::new(self.clone())
             .max_decoding_message_size(replicate::MAX_MESSAGE)
             .max_encoding_message_size(replicate::MAX_MESSAGE)
+    }
+
+    /// What reads the disk, on a thread that may wait for it.
+    async fn with_files<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Files) -> T + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let files = self.node.files.clone();
+        tokio::task::spawn_blocking(move || work(&files))
+            .await
+            .map(Response::new)
+            .map_err(|_| Status::unavailable("the tablet stops"))
     }
 
     async fn write(&self, request: write::Request) -> Result<Response<pb::PutReply>, Status> {
@@ -139,6 +153,22 @@ impl Tablet for Service {
             incarnation: self.node.incarnation.0,
             endpoint: self.node.config.endpoint.clone(),
         }))
+    }
+
+    async fn lost_list(
+        &self,
+        request: Request<pb::LostListRequest>,
+    ) -> Result<Response<pb::LostListReply>, Status> {
+        let request = request.into_inner();
+        self.with_files(move |files| lost::list(files, &request)).await
+    }
+
+    async fn lost_read(
+        &self,
+        request: Request<pb::LostReadRequest>,
+    ) -> Result<Response<pb::LostReadReply>, Status> {
+        let request = request.into_inner();
+        self.with_files(move |files| lost::read(files, &request)).await
     }
 
     type SessionStream = BoxStream<'static, Result<pb::SessionAnswer, Status>>;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod lost;
 mod nameserver;
 mod one;
 mod two;

@@ -183,6 +183,20 @@ impl Tablet for FakeTablet {
     ) -> Result<Response<pb::MakeSnapshotReply>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn lost_list(
+        &self,
+        _: Request<pb::LostListRequest>,
+    ) -> Result<Response<pb::LostListReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn lost_read(
+        &self,
+        _: Request<pb::LostReadRequest>,
+    ) -> Result<Response<pb::LostReadReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 /// The state of a fake nameserver.
