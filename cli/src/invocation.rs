@@ -51,6 +51,18 @@ struct OpsLine {
     command: admin::elect::Command,
 }
 
+#[derive(Parser)]
+#[command(
+    name = "stela lost",
+    version,
+    about = "Tails that replicas set aside when they joined a leader that did not have them",
+    max_term_width = 100
+)]
+struct LostLine {
+    #[command(subcommand)]
+    command: admin::lost::Command,
+}
+
 /// Runs what `args` ask for (the first one is the program's name) and tells with which status the process ends.
 pub fn main_with(args: impl Iterator<Item = String>) -> ExitCode {
     let args: Vec<String> = args.skip(1).collect();
@@ -63,6 +75,7 @@ pub fn main_with(args: impl Iterator<Item = String>) -> ExitCode {
         "demo" => subcommand("demo", &args, |line: DemoLine| demo::run(line.args)),
         "import" => subcommand("import", &args, |line: ImportLine| import::run(line.args)),
         "table" => subcommand("table", &args, |line: TableLine| admin::table::run(line.command)),
+        "lost" => subcommand("lost", &args, |line: LostLine| admin::lost::run(line.command)),
         "ops" => subcommand("ops", &args, |line: OpsLine| admin::elect::run(line.command)),
         "help" => help(args.get(1).map(String::as_str)),
         word => match Role::parse(word).filter(|_| !word.starts_with('-')) {
@@ -149,7 +162,7 @@ fn version() -> ExitCode {
 fn help(about: Option<&str>) -> ExitCode {
     match about {
         None => say(&flags::overview()),
-        Some(word @ ("demo" | "import" | "table" | "ops")) => {
+        Some(word @ ("demo" | "import" | "table" | "ops" | "lost")) => {
             return main_with(["stela", word, "--help"].into_iter().map(Into::into));
         }
         Some(word) => match Role::parse(word) {

@@ -4,6 +4,7 @@
 //! what was done is said on standard output, what went wrong in one line on standard error with a status other than 0.
 
 pub(crate) mod elect;
+pub(crate) mod lost;
 pub(crate) mod table;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};

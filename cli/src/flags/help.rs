@@ -19,6 +19,7 @@ Commands:
   client       commands for one tablet               (--role=client)
   table        the options of a table: ack, sync, min_insync
   ops          an unclean election, when nobody else is left
+  lost         tails that were set aside: list, show, insert again
 
 Flags that every role has:
   --flagfile=PATH   read flags from a file: one per line, # begins a comment
