@@ -257,8 +257,10 @@ impl Node {
                     };
                     let table = p.store.table().clone();
                     store.set_table(table);
-                    p.switch(store, replay_from);
+                    let before = p.switch(store, replay_from);
                     inner.touch(key);
+                    drop(inner);
+                    drop(before);
                     return Ok(());
                 }
                 (p.places.clone(), p.applied)
