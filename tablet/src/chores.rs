@@ -119,7 +119,9 @@ pub async fn keep_short(node: Arc<Node>) {
             again
         };
         node.keep_short(&mut may_try).await;
-        tried.retain(|key, _| node.look().partitions.contains_key(key));
+        let inner = node.look();
+        tried
+            .retain(|key, _| inner.partitions.contains_key(key) || inner.orphans.contains_key(key));
     }
 }
 

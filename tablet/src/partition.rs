@@ -333,18 +333,20 @@ impl Partition {
     }
 
     /// A snapshot made here, and the store that was made of it and of the entries up to `applied`, take the place of
-    /// those before.
-    pub fn switch(&mut self, store: Store, replay_from: Position) {
+    /// those before. Returns that: to drop it takes a while, which nobody should wait for.
+    #[must_use]
+    pub fn switch(&mut self, store: Store, replay_from: Position) -> Store {
         debug_assert!(store.base() <= self.applied);
-        self.store = store;
         (self.replay_from, self.installed) = (replay_from, false);
+        std::mem::replace(&mut self.store, store)
     }
 
     /// A leader's snapshot, by the record at `at`, and the store that was made of it take the place of all that was here.
-    pub fn installed(&mut self, store: Store, snapshot: &Snapshot, at: Position) {
+    /// Returns the store before.
+    #[must_use]
+    pub fn installed(&mut self, store: Store, snapshot: &Snapshot, at: Position) -> Store {
         let header = snapshot.header();
         self.rebuilt += 1;
-        self.store = store;
         self.dedup = (&header.dedup).into();
         self.epochs = header.epochs.clone();
         self.epoch = self.epoch.max(header.last_epoch);
@@ -353,6 +355,7 @@ impl Partition {
         self.applied = header.offset;
         self.quarantine = None;
         (self.replay_from, self.installed, self.released) = (at, true, false);
+        std::mem::replace(&mut self.store, store)
     }
 
     /// From where on the log is needed to make this replica again; `None`: nothing of it is.

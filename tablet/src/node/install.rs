@@ -100,14 +100,14 @@ impl Node {
         }
         let (at, end) = self.note_installed(key, &snapshot)?;
         self.await_synced(end)?;
-        {
+        let before = {
             let mut inner = self.look();
-            let Some(p) = inner.partitions.get_mut(&key) else {
-                return Err(Refusal::from(Code::TableNotFound).into());
-            };
-            p.installed(store, &snapshot, at);
+            let p = inner.partitions.get_mut(&key).ok_or(Refusal::from(Code::TableNotFound))?;
+            let before = p.installed(store, &snapshot, at);
             inner.touch(key);
-        }
+            before
+        };
+        drop(before);
         self.report.notify_one();
         let offset = snapshot.header().offset;
         tracing::info!(%key, %offset, "a leader's snapshot is installed");

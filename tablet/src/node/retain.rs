@@ -143,12 +143,10 @@ impl Node {
         loop {
             let record = walk.next();
             let full = gathered.as_ref().is_some_and(|g| g.raw.len() >= MOVED);
-            if record.is_none() || full {
-                if let Some(g) = gathered.take() {
-                    let path = self.files.save_tail(key, g.epoch, g.first, g.last, &g.raw)?;
-                    let (first, last, file) = (g.first, g.last, path.display());
-                    tracing::warn!(%key, %first, %last, %file, "entries were set aside");
-                }
+            if let Some(g) = gathered.take_if(|_| record.is_none() || full) {
+                let path = self.files.save_tail(key, g.epoch, g.first, g.last, &g.raw)?;
+                let (first, last, file) = (g.first, g.last, path.display());
+                tracing::warn!(%key, %first, %last, %file, "entries were set aside");
             }
             let Some(record) = record else { return Ok(()) };
             if (record.partition, record.kind) == (key, Kind::Entry) && record.offset > beyond {

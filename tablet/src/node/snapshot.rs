@@ -10,7 +10,7 @@
 //! * While one is made, nothing is cut that is in it ([`Partition::making`]): a file that has its name is right.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use stela_common::clock::wall_ms;
@@ -188,8 +188,8 @@ impl Node {
         &self,
         key: PartitionKey,
         plan: &Plan,
-        aside: &PathBuf,
-        path: &PathBuf,
+        aside: &Path,
+        path: &Path,
     ) -> Result<Arc<Snapshot>, Unmade> {
         let go_on = || self.go_on().is_ok();
         let disk = self.files.disk();
@@ -225,7 +225,7 @@ impl Node {
         }
         self.go_on()?;
         files::publish(disk, aside, path)?;
-        snapshot.renamed(path.clone());
+        snapshot.renamed(path.to_owned());
         Ok(Arc::new(snapshot))
     }
 
@@ -257,8 +257,10 @@ impl Node {
                     };
                     let table = p.store.table().clone();
                     store.set_table(table);
-                    p.switch(store, replay_from);
+                    let before = p.switch(store, replay_from);
                     inner.touch(key);
+                    drop(inner);
+                    drop(before);
                     return Ok(());
                 }
                 (p.places.clone(), p.applied)

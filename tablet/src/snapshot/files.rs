@@ -163,7 +163,7 @@ pub fn remove_table(disk: &Disk, snapshots: &Path, tid: TableId) -> io::Result<(
     for key in list(snapshots)?.into_keys().filter(|key| key.tid == tid) {
         let dir = snapshots.join(key.to_string());
         fs::remove_dir_all(&dir)?;
-        disk.sync_dir(&snapshots, Why::Replace)?;
+        disk.sync_dir(snapshots, Why::Replace)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use stela_common::table::TtlKind;
 
 use super::*;
-use crate::store::dedup::Verdict;
+use crate::store::dedup::{Dedup, Verdict};
 
 const KEYS: [&str; 4] = ["k0", "k1", "k2", "k3"];
 
@@ -302,4 +302,37 @@ async fn damage_before_a_snapshot_s_position_is_no_damage_of_its_partition() {
     assert!(mine.quarantine.is_none() && mine.rows == rows && others, "{mine:?}");
     let (mine, _) = with_damage(b"behind the snapshot");
     assert!(mine.quarantine.is_some() && mine.last == Offset(1), "{mine:?}");
+}
+
+/// H12, R28: where the leader's word is enough, readers see what is not committed; a snapshot does not have it.
+#[tokio::test]
+async fn what_is_not_committed_is_in_no_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = plain();
+    table.options.ack = stela_common::table::Ack::Leader;
+    let running = Running::on(Disk::real(), dir.path());
+    running.lead_table(KEY, 1, table.clone()).await;
+    running.request(KEY, (5, 1), vec![row("k0", 1, b"committed")]).await;
+    until("it is committed", || running.node.look().partitions[&KEY].core.commit() == Offset(1))
+        .await;
+    // Somebody else counts now, and is not there.
+    running.told_in_sync(KEY, (1, 2), &[ME, TabletId(2)], table);
+    running.request(KEY, (5, 2), vec![row("k0", 2, b"not committed")]).await;
+    running.request(KEY, (5, 3), vec![row("k0", 3, b"not committed")]).await;
+    let before = seen(&running.node, KEY, &KEYS);
+    assert_eq!((before.rows.len(), before.applied), (3, Offset(3)));
+    assert_eq!(running.node.make_snapshot(KEY).await, Ok(Offset(1)));
+    assert_eq!(seen(&running.node, KEY, &KEYS), before);
+    let node = &running.node;
+    {
+        let mut inner = node.look();
+        let p = inner.partitions.get_mut(&KEY).unwrap();
+        let snapshot = p.store.snapshot().unwrap().header().clone();
+        assert_eq!(Dedup::from(&snapshot.dedup).look(5, 1, true), Verdict::Committed(Offset(1)));
+        assert_eq!(Dedup::from(&snapshot.dedup).look(5, 2, true), Verdict::New);
+        // They may be taken back.
+        p.truncated(&node.log, KEY, Offset(2), node.log.end());
+        assert_eq!(p.quarantine, None);
+    }
+    assert_eq!(seen(node, KEY, &KEYS).rows, before.rows[1..]);
 }

@@ -88,17 +88,32 @@ impl Running {
 
     /// A partition whose replicas are these tablets, and which of them leads.
     fn told(&self, key: PartitionKey, epoch: u64, leader: TabletId, table: Table) {
+        self.told_in_sync(key, (epoch, epoch), &[leader], table);
+    }
+
+    /// The same with an in-sync set, whose first one leads, as of a version.
+    fn told_in_sync(
+        &self,
+        key: PartitionKey,
+        (epoch, version): (u64, u64),
+        in_sync: &[TabletId],
+        table: Table,
+    ) {
         let mine = self.node.incarnation;
-        let incarnation = if leader == ME { mine } else { Incarnation(9) };
+        let run = |tablet| if tablet == ME { mine } else { Incarnation(9) };
         self.node.look().lease_until = Millis::now().plus(3_600_000);
+        let member = |t: &TabletId| Member { tablet: *t, incarnation: run(*t), untrusted: false };
+        let mut replicas = in_sync.to_vec();
+        replicas.retain(|t| *t != ME);
+        replicas.insert(0, ME);
         let view = View {
             key,
             epoch: Epoch(epoch),
-            version: Version(epoch),
-            leader,
-            leader_incarnation: incarnation,
-            in_sync: vec![Member { tablet: leader, incarnation, untrusted: false }],
-            replicas: if leader == ME { vec![ME] } else { vec![ME, leader] },
+            version: Version(version),
+            leader: in_sync[0],
+            leader_incarnation: run(in_sync[0]),
+            in_sync: in_sync.iter().map(member).collect(),
+            replicas,
             last_unclean: Epoch(0),
             uncleans: 0,
             surrendered: None,
