@@ -17,7 +17,7 @@ use crate::store::SEG_CNT;
 /// How often cores that wait for something are told that time has passed.
 const TICK: Duration = Duration::from_millis(25);
 /// A confirmation goes with so many heartbeats that are answered: the nameserver that leads has long heard it then.
-const CONFIRM: u32 = 100;
+pub(crate) const CONFIRM: u32 = 100;
 /// A purge that the disk refused is tried again after this, ms.
 const PURGE_AGAIN: u64 = 1000;
 /// A copy of which a snapshot was tried by itself is not tried again before, ms: what failed would fail again.

@@ -1,19 +1,22 @@
 //! Which replicas are here: what the meta group decided is carried out.
 //!
 //! A replica is created when the meta group names this tablet among a partition's replicas, and removed only by a drop
-//! that names its creation (R20). A copy that the catalog does not know is kept and reported (R37).
+//! that names its creation (R20). A copy that the catalog does not know is kept and reported (R37), also when the catalog
+//! comes to give its number to another table.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stela_common::clock::Millis;
-use stela_common::ids::{Epoch, Incarnation, PartitionKey, TableId, TabletId};
+use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TableId, TabletId};
 use stela_common::log::Position;
 use stela_common::table::Table;
 use stela_common::wire::{Malformed, View};
 use stela_proto::heartbeat as pb;
 use stela_replica::message::Input;
 
+use crate::chores::CONFIRM;
 use crate::disk::Held;
 use crate::node::{Address, Dropping, Inner, Node, Work};
 use crate::start::load_partition;
@@ -68,18 +71,19 @@ impl TryFrom<&pb::HeartbeatDown> for Told {
 pub fn apply(node: &Arc<Node>, told: Told) -> std::io::Result<()> {
     // Held until what was written counts: a table that is forgotten meanwhile would take the file with it.
     let files = node.table_files.lock();
-    let held = to_remember(&node.look(), &told.views);
+    let views = set_apart(node, told.views);
+    let held = to_remember(&node.look(), &views);
     for held in held.values() {
         node.files.set_table(held)?;
     }
-    let (mut activated, mut moved) = (false, !told.views.is_empty());
+    let (mut activated, mut moved) = (false, !views.is_empty());
     node.act(|inner, work| {
         for (id, address) in told.addresses {
             moved |=
                 inner.addresses.insert(id, address.clone()).is_none_or(|known| known != address);
         }
         inner.tables.extend(held);
-        for (table, view) in told.views {
+        for (table, view) in views {
             activated |= take(node, inner, work, table, view);
         }
         for (tid, created) in told.drops {
@@ -98,6 +102,33 @@ pub fn apply(node: &Arc<Node>, told: Told) -> std::io::Result<()> {
         node.report.notify_one();
     }
     Ok(())
+}
+
+/// What remains to be carried out: not what is about a partition of which a copy is here that is of another creation of
+/// the table, or of one that nothing tells. The catalog was lost and gave the number out again (H26): what is here is kept,
+/// and shown to nobody.
+fn set_apart(node: &Node, views: Vec<(Table, View)>) -> Vec<(Table, View)> {
+    let mut inner = node.look();
+    let (ours, others) = views.into_iter().partition::<Vec<_>, _>(|(table, view)| {
+        let created = |created| created == table.created_index;
+        match (inner.tables.get(&table.tid), inner.orphans.get(&view.key)) {
+            (Some(held), _) => created(held.table.created_index),
+            (None, Some(orphan)) => match &orphan.snapshot {
+                Some(snapshot) => created(snapshot.header().created_index),
+                None => orphan.last == Offset(0),
+            },
+            (None, None) => true,
+        }
+    });
+    for key in others.iter().map(|(_, view)| view.key) {
+        if inner.partitions.get(&key).is_none_or(|p| p.quarantine.is_some()) {
+            tracing::warn!(%key, "not created: a copy of another table that had its number is here");
+            continue;
+        }
+        let why = "it is of another table that had this number before; it is kept, and not served";
+        node.quarantine(&mut inner, key, why.into());
+    }
+    ours
 }
 
 /// Which replicas are to be here: made durable, one file for each table, before any of them exists, and without the
@@ -174,9 +205,17 @@ pub(crate) fn decide(node: &Node, inner: &mut Inner, work: &mut Work, view: View
 /// R20: only what the drop means goes; a later creation under the same number would be another table. Confirmed when
 /// nothing of it can come back ([`chores`](crate::chores)).
 fn drop_table(inner: &mut Inner, work: &mut Work, tid: TableId, created: u64) {
-    if inner.tables.get(&tid).is_some_and(|h| h.table.created_index > created) {
-        tracing::warn!(%tid, created, "a drop of an earlier creation is refused");
-        return;
+    match inner.tables.get(&tid).map(|h| h.table.created_index.cmp(&created)) {
+        Some(Ordering::Greater) => {
+            tracing::warn!(%tid, created, "a drop of an earlier creation is refused");
+            return;
+        }
+        // Nothing of it came to be here: what is here is of another table (H26).
+        Some(Ordering::Less) => {
+            inner.dropped.insert(tid, CONFIRM);
+            return;
+        }
+        _ => {}
     }
     if inner.dropping.contains_key(&tid) {
         return;

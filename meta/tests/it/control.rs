@@ -18,11 +18,11 @@ use crate::nodes::{Nodes, SOON, until};
 use crate::tablet::{Disk, FakeTablet, connect, registration};
 
 /// Short, so that silence is judged soon; long beside what a busy machine may stand still for.
-const LEASE: u64 = 1500;
+pub const LEASE: u64 = 1500;
 
 /// A whole nameserver.
-struct Nameserver {
-    endpoint: String,
+pub struct Nameserver {
+    pub endpoint: String,
     runtime: tokio::runtime::Runtime,
     stop: CancellationToken,
     ended: JoinHandle<Result<(), StartError>>,
@@ -40,7 +40,7 @@ impl Nameserver {
         Self { endpoint: config.endpoint.clone(), runtime, stop, ended }
     }
 
-    fn kill(self) {
+    pub fn kill(self) {
         self.runtime.shutdown_background();
     }
 
@@ -54,17 +54,17 @@ impl Nameserver {
 }
 
 /// Nameservers and tablets, all running.
-struct Cluster {
-    nameservers: Vec<Nameserver>,
-    tablets: Vec<FakeTablet>,
-    client: Client,
+pub struct Cluster {
+    pub nameservers: Vec<Nameserver>,
+    pub tablets: Vec<FakeTablet>,
+    pub client: Client,
     /// Runs the client's calls.
     runtime: tokio::runtime::Runtime,
     nodes: Nodes,
 }
 
 impl Cluster {
-    fn start(nameservers: usize, tablets: usize) -> Self {
+    pub fn start(nameservers: usize, tablets: usize) -> Self {
         let nodes = Nodes::new(nameservers, RaftConfig::default());
         let configs = nodes.configs.iter().map(|c| Config {
             lease_ms: LEASE,
@@ -90,12 +90,12 @@ impl Cluster {
     }
 
     /// What `call` comes to.
-    fn ask<F: Future>(&self, call: F) -> F::Output {
+    pub fn ask<F: Future>(&self, call: F) -> F::Output {
         self.runtime.block_on(call)
     }
 
     /// A table in database `db`, which is made if need be; answers when every partition is served.
-    fn create(&self, name: &str, partitions: u32, replicas: u32) -> u32 {
+    pub fn create(&self, name: &str, partitions: u32, replicas: u32) -> u32 {
         let admin = self.client.admin();
         if !self.ask(admin.show_db()).unwrap().names.contains(&"db".into()) {
             self.ask(admin.create_db("db")).unwrap();
@@ -105,7 +105,7 @@ impl Cluster {
         reply.tid
     }
 
-    fn shown(&self, name: &str) -> Vec<PartitionRow> {
+    pub fn shown(&self, name: &str) -> Vec<PartitionRow> {
         let shown = self.ask(self.client.admin().show_table("db", name, false)).unwrap();
         shown.tables.into_iter().flat_map(|t| t.partitions).collect()
     }
@@ -115,7 +115,7 @@ impl Cluster {
         shown.ops.into_iter().map(|op| (op.r#type.clone(), op.pid())).collect()
     }
 
-    fn healthy(&self, endpoint: &str) -> bool {
+    pub fn healthy(&self, endpoint: &str) -> bool {
         let shown = self.ask(self.client.admin().show_tablet()).unwrap();
         shown.tablets.iter().any(|t| t.endpoint == endpoint && t.healthy)
     }
@@ -131,7 +131,7 @@ impl Cluster {
     }
 
     /// The proposal of that tablet to remove everybody else from the one partition that it leads.
-    fn shrink_to_itself(&self, tablet: usize) -> pb::ChangeInSyncReply {
+    pub fn shrink_to_itself(&self, tablet: usize) -> pb::ChangeInSyncReply {
         let tablet = &self.tablets[tablet];
         let view = tablet.known.lock().views.values().next().cloned().unwrap();
         let request = pb::ChangeInSyncRequest {
@@ -151,7 +151,7 @@ impl Cluster {
     }
 
     /// The place in `tablets` of the one that leads that partition.
-    fn leader_of(&self, row: &PartitionRow) -> usize {
+    pub fn leader_of(&self, row: &PartitionRow) -> usize {
         let leader = row.replicas.iter().find(|r| r.leader && r.alive).expect("somebody leads");
         self.tablets.iter().position(|t| t.endpoint == leader.endpoint).unwrap()
     }

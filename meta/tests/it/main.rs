@@ -4,6 +4,7 @@
 
 mod control;
 mod founding;
+mod interleavings;
 mod keeping;
 mod leading;
 mod nodes;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod interleavings;
 mod lost;
 mod nameserver;
 mod one;

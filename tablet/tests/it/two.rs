@@ -11,18 +11,25 @@ use crate::cluster::*;
 use crate::nameserver::FakeNameserver;
 
 /// Two tablets with a replica each of the one partition of a table; tablet 1 leads, both are in sync.
-async fn pair() -> (FakeNameserver, [Home; 2], [Running; 2]) {
+pub async fn pair() -> (FakeNameserver, [Home; 2], [Running; 2]) {
+    pair_of(table(1, 2)).await
+}
+
+/// The same of that table.
+pub async fn pair_of(
+    table: stela_proto::common::Table,
+) -> (FakeNameserver, [Home; 2], [Running; 2]) {
     let nameserver = FakeNameserver::start().await;
     let homes = [Home::new(&nameserver), Home::new(&nameserver)];
     let first = homes[0].start().await;
     let second = homes[1].start().await;
-    nameserver.create(table(1, 2), &[1, 2]);
+    nameserver.create(table, &[1, 2]);
     nameserver.elect(TID, 1, &[1, 2]);
     until("it serves", || nameserver.report(1, TID, 0).serving).await;
     (nameserver, homes, [first, second])
 }
 
-fn is_whole(nameserver: &FakeNameserver, leader: u32, follower: u32) -> bool {
+pub fn is_whole(nameserver: &FakeNameserver, leader: u32, follower: u32) -> bool {
     let (l, f) = (nameserver.report(leader, TID, 0), nameserver.report(follower, TID, 0));
     let mut in_sync = nameserver.in_sync(TID, 0);
     in_sync.sort_unstable();
