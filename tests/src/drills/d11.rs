@@ -47,15 +47,19 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         for at in &order {
             stage.cluster.launch(*at)?;
         }
-        stage.await_whole().await?;
+        let recovered = stage.await_whole().await;
         let whole = restarted.elapsed();
+        wholes.add(whole, format!("round {rounds}"));
+        if let Err(e) = recovered {
+            println!("round {rounds}: no power for all six, and they do not recover: {e:#}");
+            break;
+        }
         stage.load.await_acked(1).await?;
         stage.excuse(killed.elapsed());
         println!(
             "round {rounds}: no power for all six; {undone} of {open} operations that were not synced are gone; restarted \
              in the order {order:?}, whole {whole:.3?} after"
         );
-        wholes.add(whole, format!("round {rounds}"));
     }
     let worst = wholes.worst();
     let promises =

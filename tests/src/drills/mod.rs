@@ -3,10 +3,12 @@
 mod d1;
 mod d11;
 mod d12;
+mod d13;
 mod d14;
 mod d15;
 mod d18;
 mod d2;
+mod d20;
 mod d23;
 mod d3;
 mod d4;
@@ -61,6 +63,9 @@ pub enum Drill {
     /// a tablet's disk fails: syncs that end with an error, syncs that hang, no room
     #[value(name = "D12")]
     D12,
+    /// bytes rot on one server's disk
+    #[value(name = "D13")]
+    D13,
     /// a tablet's disk is gone
     #[value(name = "D14")]
     D14,
@@ -70,6 +75,9 @@ pub enum Drill {
     /// auto_failover on and off all the time
     #[value(name = "D18")]
     D18,
+    /// kills while snapshots are made and the log is given back
+    #[value(name = "D20")]
+    D20,
     /// the other end vanishes without a farewell
     #[value(name = "D23")]
     D23,
@@ -137,9 +145,11 @@ impl Drill {
             Self::D8 => d8::run(plan).await?,
             Self::D11 => d11::run(plan).await?,
             Self::D12 => d12::run(plan).await?,
+            Self::D13 => d13::run(plan).await?,
             Self::D14 => d14::run(plan).await?,
             Self::D15 => d15::run(plan).await?,
             Self::D18 => d18::run(plan).await?,
+            Self::D20 => d20::run(plan).await?,
             Self::D23 => d23::run(plan).await?,
             Self::Switch => switch::run(plan).await?,
             Self::KillAll => kill_all::run(plan).await?,

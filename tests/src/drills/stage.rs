@@ -159,9 +159,11 @@ impl Stage {
     /// # Errors
     /// The harness failed.
     pub async fn conclude(mut self, promises: &[(String, bool)], enough: bool) -> Result<Outcome> {
-        self.cluster.heal().await?;
         let healed = Instant::now();
-        let whole = await_whole(&self.client, WHOLE).await;
+        let whole = match self.cluster.heal().await {
+            Ok(()) => await_whole(&self.client, WHOLE).await,
+            Err(e) => Err(e),
+        };
         println!(
             "healed: {}",
             match &whole {

@@ -5,6 +5,7 @@ use stela_common::client::{Client, Range, ReadFrom, TableHandle};
 use stela_common::route;
 
 use super::DB;
+use super::load::text;
 use super::tally::Tally;
 use crate::history::{Answer, History, Op};
 
@@ -64,7 +65,7 @@ async fn scan(
         };
         let finished = found.finished;
         for (ts, value) in found.rows {
-            rows.push((ts, String::from_utf8_lossy(&value).into_owned()));
+            rows.push((ts, text(&value)));
         }
         match rows.last() {
             Some((ts, _)) if !finished && *ts > 1 => range.st = ts - 1,

@@ -28,13 +28,15 @@ pub struct Parties {
     pub writers: u64,
     /// Readers at the leaders, each with one read at a time.
     pub readers: u64,
+    /// The bytes of a row's value, at least.
+    pub value: usize,
     /// They stop by themselves after this.
     pub limit: Duration,
 }
 
 impl Default for Parties {
     fn default() -> Self {
-        Self { writers: 8, readers: 4, limit: Duration::from_secs(1800) }
+        Self { writers: 8, readers: 4, value: 0, limit: Duration::from_secs(1800) }
     }
 }
 
@@ -52,6 +54,7 @@ struct Worker {
     client: Client,
     tables: Vec<Arc<TableHandle>>,
     number: u64,
+    value: usize,
     history: History,
     tally: Arc<Mutex<Tally>>,
     stop: CancellationToken,
@@ -84,6 +87,7 @@ impl Load {
             client: client.clone(),
             tables: tables.clone(),
             number,
+            value: parties.value,
             history: history.clone(),
             tally: tally.clone(),
             stop: stop.clone(),
@@ -142,7 +146,8 @@ impl Worker {
             let key = key_of(at, *number, ts % KEYS);
             let value = format!("{number}:{ts}:{:016x}", rand::random::<u64>());
             let pid = table.partition_of(key.as_bytes());
-            let row = table.plain(key.clone(), value.clone(), ts);
+            let padded = format!("{value:.<width$}", width = self.value);
+            let row = table.plain(key.clone(), padded, ts);
             self.tally.lock().keys.insert(key.clone(), at);
             let put = Op::Put { table: table.name().into(), key, ts, value };
             let call = history.invoke(*number, put);
@@ -181,7 +186,6 @@ impl Worker {
             let found = client.scan(table, 0, key.as_bytes(), range, ReadFrom::Leader).await;
             match found {
                 Ok(found) => {
-                    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
                     let rows = found.rows.iter().map(|(ts, value)| (*ts, text(value))).collect();
                     history.ok(call, Answer { rows: Some(rows), ..Answer::default() });
                 }
@@ -193,6 +197,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// What a writer has written, as the history has it: without what only makes it longer.
+pub(super) fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).trim_end_matches('.').to_owned()
 }
 
 /// Some key, and its table.
