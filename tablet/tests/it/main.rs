@@ -5,4 +5,5 @@
 mod cluster;
 mod nameserver;
 mod one;
+mod rebuild;
 mod two;

@@ -218,6 +218,10 @@ impl Acting<'_> {
                     outgoing.ships.remove(&key);
                 }
             }
+            Output::FetchSnapshot { .. } => self.scene.ghost.broken(format_args!(
+                "{key}: the replica on {} is to fetch a snapshot, and every log here has all",
+                self.at
+            )),
             Output::Propose { epoch, expected, in_sync } => {
                 self.process.proposals.retain(|p| p.key != key);
                 self.process.proposals.push_back(Proposal { key, epoch, expected, in_sync });

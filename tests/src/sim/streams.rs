@@ -189,8 +189,8 @@ impl Acting<'_> {
         for (key, epoch) in message.lefts {
             self.step(key, from(ToLeader::Left { epoch }), &[]);
         }
-        for (key, (epoch, nonce, history, last)) in message.hellos {
-            self.step(key, from(ToLeader::Hello { epoch, nonce, history, last }), &[]);
+        for (key, (epoch, nonce, history, last, rebuild)) in message.hellos {
+            self.step(key, from(ToLeader::Hello { epoch, nonce, history, last, rebuild }), &[]);
         }
         for (key, (epoch, nonce, offset)) in message.acks {
             self.step(key, from(ToLeader::Ack { epoch, nonce, offset }), &[]);
