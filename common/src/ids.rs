@@ -99,7 +99,7 @@ pub struct PartitionKey {
 impl PartitionKey {
     /// The partition `pid` of table `tid`.
     #[must_use]
-    pub fn new(tid: u32, pid: u32) -> Self {
+    pub const fn new(tid: u32, pid: u32) -> Self {
         Self { tid: TableId(tid), pid: PartitionId(pid) }
     }
 }

@@ -26,6 +26,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// How often expired rows are taken out of the indexes.
     pub sweep: Duration,
+    /// Snapshots go to other tablets with so many bytes per second, all together; 0: as fast as it goes.
+    pub transfer_bytes_s: u64,
     /// The timing of replication.
     pub timing: Timing,
     /// When snapshots are made.
@@ -66,6 +68,7 @@ impl Config {
             keep_alive: Duration::from_millis(100),
             segment_bytes: 64 << 20,
             sweep: Duration::from_secs(60),
+            transfer_bytes_s: 64 << 20,
             timing: Timing::default(),
             snapshots: Snapshots { grown: 64 << 20, every: 0, look: Duration::from_secs(1) },
             log_keep: 1 << 30,

@@ -5,6 +5,7 @@
 //! TABLET          who: cluster, endpoint, directory uuid, format            written once
 //! fences          incarnations tried (R14), highest controller epoch (R20)  replaced, synced before it counts
 //! tables/<tid>    a table and which of its partitions are here              replaced
+//! incoming/       parts of snapshots that arrive from other tablets          see `transfer`
 //! lost+found/     discarded tails: see [`lost`](crate::lost)                never deleted by Stela
 //! snapshots/      see [`files`](crate::snapshot::files)
 //! log/            the segment log
@@ -76,6 +77,12 @@ impl Files {
     #[must_use]
     pub fn new(disk: Disk, dir: PathBuf) -> Self {
         Self { disk, dir }
+    }
+
+    /// Where snapshots of other tablets arrive.
+    #[must_use]
+    pub fn incoming_dir(&self) -> PathBuf {
+        self.dir.join("incoming")
     }
 
     /// Where the log is.

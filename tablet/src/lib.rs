@@ -8,6 +8,7 @@
 //! * [`mod@write`]: the write path, one task that drains what has arrived.
 //! * [`replicate`]: the streams between tablets. [`heartbeat`]: the stream to the leading nameserver;
 //!   [`registry`]: carrying out what it says; [`report`]: what it is told.
+//! * [`transfer`]: snapshots from a leader to a copy that its log cannot bring up to date.
 //! * [`store`]: index, time to live, request ids. [`lost`]: tails that were set aside. [`service`]: gRPC.
 //!   [`chores`]: what time passing asks for.
 
@@ -26,6 +27,7 @@ pub mod service;
 pub mod snapshot;
 pub mod start;
 pub mod store;
+pub mod transfer;
 pub mod write;
 
 pub use config::Config;

@@ -133,6 +133,8 @@ pub struct Partition {
     pub served: Option<(Epoch, Offset)>,
     /// Why it is quarantined.
     pub quarantine: Option<String>,
+    /// It is quarantined as a leader lacked what is committed here: it is kept as it is (R4).
+    pub contradicted: bool,
     /// The last report that the nameserver got.
     pub reported: Option<stela_proto::heartbeat::ReplicaReport>,
     /// Something of the report has changed since.
@@ -166,7 +168,7 @@ impl Partition {
             last: loaded.last,
             commit: loaded.commit,
             damaged: loaded.damage.is_some(),
-            written: Write(0),
+            ..Stored::default()
         };
         Self {
             core: Replica::new(identity, stored, now),
@@ -182,6 +184,7 @@ impl Partition {
             served: None,
             // R30: it keeps what it has, and neither shows it nor leads.
             quarantine: loaded.damage,
+            contradicted: false,
             reported: None,
             unreported: false,
             suspended: None,
@@ -372,6 +375,12 @@ impl Partition {
         self.places.first().map_or(self.recent.0, |first| first.min(self.recent.0))
     }
 
+    /// Entries up to there are not in the log any more.
+    #[must_use]
+    pub fn below(&self) -> Offset {
+        Offset(self.floor().0.saturating_sub(1))
+    }
+
     /// The log before `start` is about to be given back.
     pub fn trim(&mut self, start: Position) {
         let first = self.store.base().next();
@@ -428,6 +437,9 @@ impl Partition {
             // Where the leader's word is enough more is readable than is committed (R34); of a snapshot all is (R28).
             commit: self.applied.min(self.core.commit()).max(self.store.base()),
             damaged: self.quarantine.is_some(),
+            contradicted: self.contradicted,
+            floor: self.below(),
+            snapshot: self.store.base(),
             written,
         };
         self.core = Replica::new(identity, stored, now);

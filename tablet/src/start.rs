@@ -35,6 +35,7 @@ use crate::replicate;
 use crate::service::Service;
 use crate::snapshot::files::{self as snapshots, Found};
 use crate::store::load::{self, Loaded};
+use crate::transfer;
 use crate::write::{self, Inbox};
 
 /// Why a tablet does not start, or has to end: the cause and the cure in one line.
@@ -348,13 +349,11 @@ pub(crate) fn load_partition(
     let mut partition = Partition::new(identity.clone(), table, loaded, now);
     partition.load(&node.log, snapshot, entries, commit);
     match &partition.quarantine {
-        Some(why) => {
-            tracing::error!(%key, %why, "replica is quarantined");
-            partition.restart(identity, Write(0), now);
-        }
+        Some(why) => tracing::error!(%key, %why, "replica is quarantined"),
         // What a crash has left of others is not needed: the copy is whole.
         None => node.retire(key, partition.store.snapshot().map(|s| s.path())),
     }
+    partition.restart(identity, Write(0), now);
     partition
 }
 
@@ -391,6 +390,7 @@ async fn serve(
     tasks.spawn(tell_synced(node.clone()));
     tasks.spawn(chores::tick(node.clone()));
     tasks.spawn(chores::sweep(node.clone()));
+    tasks.spawn(transfer::run(node.clone()));
     tasks.spawn(chores::keep_short(node.clone()));
     let mut server = std::pin::pin!(server);
     let mut heartbeat = std::pin::pin!(heartbeat::run(node.clone(), registered));

@@ -199,6 +199,13 @@ pub(crate) const FLAGS: &[Flag] = &[
         "ms that a follower may be behind before it leaves the in-sync set",
     ),
     flag(
+        "snapshot_transfer_mb_s",
+        Kind::Number,
+        "64",
+        &[Role::Tablet],
+        "MiB per second with which snapshots go to other tablets, all together; 0: no limit",
+    ),
+    flag(
         "snapshot_min_log_mb",
         Kind::Number,
         "64",

@@ -93,6 +93,7 @@ pub(super) fn tablet(flags: &Flags) -> Result<stela_tablet::Config, FlagError> {
     };
     config.heartbeat = Duration::from_millis(positive("tablet_heartbeat_interval")?);
     config.timing.replica_lag = positive("replica_lag_ms")?;
+    config.transfer_bytes_s = flags.number("snapshot_transfer_mb_s").saturating_mul(1 << 20);
     let bytes = |name: &str| Ok::<_, FlagError>(positive(name)?.saturating_mul(1 << 20));
     config.snapshots.grown = bytes("snapshot_min_log_mb")?;
     config.snapshots.every = flags.number("snapshot_every");

@@ -60,8 +60,14 @@ pub struct Stored {
     pub last: Offset,
     /// A lower bound of the commit offset (from the entries' `commit_lag`).
     pub commit: Offset,
-    /// Damage that is not proven harmless (R30): must not lead, must not be counted.
+    /// Entries up to there are in the snapshot only; those behind are in the log too. 0: the log has all.
+    pub floor: Offset,
+    /// Entries up to there are in the snapshot and cannot be cut from it. Never below `floor`, never above `commit`.
+    pub snapshot: Offset,
+    /// The copy is not whole (R30): it must not lead and must not be counted, and is rebuilt from whoever leads.
     pub damaged: bool,
+    /// A leader lacked what is committed here: it must not lead, must not be counted, and is not given up either.
+    pub contradicted: bool,
     /// A core that is made anew while its process runs: the last write of its predecessor that the log took. Numbers go
     /// on behind it, and until it is reported as synced nothing of the above counts as synced. 0 when a process starts.
     pub written: Write,
@@ -107,6 +113,10 @@ pub enum Input {
     },
     /// All writes up to this one are on disk.
     Synced(Write),
+    /// A snapshot of this copy is on disk that reaches up to there.
+    Snapshot(Offset),
+    /// From now on entries up to there are in the snapshot only; it has reached them before.
+    Floor(Offset),
     /// The answer to the open proposal; no answer is no input.
     Verdict {
         /// The version that was expected by the proposal that is answered.
@@ -146,6 +156,20 @@ pub enum ToFollower {
         /// The epoch is recorded unclean: cutting below the known commit offset is in order.
         unclean: bool,
     },
+    /// "My log does not reach back to where ours part, or your copy is not whole: you need a snapshot." Said only to who
+    /// is in no in-sync set that may have been decided: it gives up what it has.
+    NeedSnapshot {
+        /// The epoch.
+        epoch: Epoch,
+        /// Echo of the Hello that it answers.
+        nonce: u64,
+        /// Up to where the logs are equal.
+        common: Offset,
+        /// What the snapshot has to reach at least.
+        offset: Offset,
+        /// As in `CommonPoint`.
+        unclean: bool,
+    },
     /// Records arrived; the shell keeps their bytes.
     Records {
         /// The epoch of the leader.
@@ -179,6 +203,9 @@ pub enum ToLeader {
         history: Epochs,
         /// The last entry.
         last: Offset,
+        /// The log cannot be continued, as the copy is not whole or its snapshot would have to be cut: it asks for a
+        /// snapshot.
+        rebuild: bool,
     },
     /// "My log equals yours up to there" (R3), stored as the table's `sync` asks.
     Ack {
@@ -241,6 +268,18 @@ pub enum Output {
     },
     /// Ship no more over that connection.
     StopShip(Conn),
+    /// Get a snapshot from the leader, and install it if [`awaits_snapshot`](crate::core::Replica::awaits_snapshot)
+    /// still holds when it is there; then make the core anew. Comes again until that is done.
+    FetchSnapshot {
+        /// The leader.
+        peer: TabletId,
+        /// Which run.
+        incarnation: Incarnation,
+        /// Up to where its log and this one are equal: entries beyond are to be saved before they go (R4).
+        common: Offset,
+        /// What the snapshot has to reach at least.
+        offset: Offset,
+    },
     /// Propose this set to the meta group (R7).
     Propose {
         /// The epoch.

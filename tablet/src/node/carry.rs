@@ -10,6 +10,7 @@ use super::batch::{After, Unwritten, Work};
 use super::{Inner, Node, Proposal, Received};
 use crate::replicate::Ship;
 use crate::store::places;
+use crate::transfer::Want;
 
 impl Node {
     /// Sorts an output: what is written goes into the batch, the rest waits for it.
@@ -91,12 +92,16 @@ impl Node {
                 if let Some(o) = inner.outgoing.get_mut(&conn) {
                     o.ships.insert(key, Ship { next: from, prev });
                     o.outbox.fill(|b| b.dirty(key));
+                    self.transfers.joined(key, o.peer);
                 }
             }
             Output::StopShip(conn) => {
                 if let Some(o) = inner.outgoing.get_mut(&conn) {
                     o.ships.remove(&key);
                 }
+            }
+            Output::FetchSnapshot { peer, incarnation, common, offset } => {
+                self.transfers.want(key, Want { peer, incarnation, common, offset });
             }
             Output::Propose { epoch, expected, in_sync } => {
                 inner.proposals.insert(key, Proposal { epoch, expected, in_sync });
@@ -141,6 +146,7 @@ impl Node {
                 tracing::error!(%key, %why, "replica is quarantined");
                 if let Some(p) = inner.partitions.get_mut(&key) {
                     p.quarantine = Some(why);
+                    p.contradicted = true;
                     p.parked.notify_waiters();
                 }
                 self.report.notify_one();

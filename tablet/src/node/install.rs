@@ -7,7 +7,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use stela_common::clock::Millis;
 use stela_common::code::{Code, Refusal};
 use stela_common::fs::{self, Why};
 use stela_common::ids::{Offset, PartitionKey};
@@ -16,11 +18,15 @@ use stela_common::table::Table;
 
 use super::Node;
 use super::snapshot::Unmade;
-use crate::snapshot::{Snapshot, files};
+use crate::partition::Partition;
+use crate::snapshot::{Header, Snapshot, files};
 use crate::store::Store;
 
 /// Longer than anything takes: until the installation says otherwise.
 const STILL: u64 = u64::MAX;
+/// While a core asks its leader anew it does not await a snapshot; so long it may take until it does again, ms.
+const ASKED: u64 = 3000;
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// Lets a replica that stands still go on, however this ends.
 struct Still<'a> {
@@ -32,7 +38,7 @@ impl Drop for Still<'_> {
     fn drop(&mut self) {
         let mut inner = self.node.look();
         if let Some(s) = inner.partitions.get_mut(&self.key).and_then(|p| p.suspended.as_mut()) {
-            s.until = stela_common::clock::Millis::now();
+            s.until = Millis::now();
         }
     }
 }
@@ -40,20 +46,22 @@ impl Drop for Still<'_> {
 impl Node {
     /// Puts a leader's snapshot, a file on the disk of this tablet's directory that becomes its own, in the place of what
     /// is here of the partition. `common` is the last entry that both have, as far as that is known; entries beyond are
-    /// saved, or those beyond the commit offset where it is not.
+    /// saved, or those beyond the commit offset where it is not. `may` says of the replica whether it may give up what it
+    /// has, at the moment from which on it does nothing more with that.
     ///
     /// # Errors
-    /// It is of another partition, table or creation, is not whole, or the disk refused: the copy that was here is as it
-    /// was.
+    /// It is of another partition, table or creation, is not whole, may not be installed now, or the disk refused: the
+    /// copy that was here is as it was. The file is where it was, unless something is wrong with it.
     pub async fn install_snapshot(
         self: &Arc<Self>,
         key: PartitionKey,
         file: PathBuf,
         common: Option<Offset>,
+        may: fn(&Partition) -> bool,
     ) -> Result<Offset, Refusal> {
         let _one = self.snapshots.lock().await;
         let node = self.clone();
-        let done = tokio::task::spawn_blocking(move || node.install(key, &file, common)).await;
+        let done = tokio::task::spawn_blocking(move || node.install(key, &file, common, may)).await;
         let done = done.unwrap_or_else(|e| Err(Unmade::Unreadable(e.to_string())));
         done.inspect_err(
             |e| tracing::warn!(%key, error = %e, "a leader's snapshot is not installed"),
@@ -66,6 +74,7 @@ impl Node {
         key: PartitionKey,
         file: &Path,
         common: Option<Offset>,
+        may: fn(&Partition) -> bool,
     ) -> Result<Offset, Unmade> {
         let disk = self.files.disk();
         let mut snapshot = Snapshot::open(disk, file)?;
@@ -77,32 +86,27 @@ impl Node {
         files::publish(disk, file, &path)?;
         snapshot.renamed(path.clone());
         let snapshot = Arc::new(snapshot);
-        let store = Store::load(table, snapshot.clone())?;
+        let mut store = Store::load(table, snapshot.clone()).inspect_err(|_| {
+            // Best effort: nothing says that it is in force, and the next one that is removes it.
+            let _ = fs::remove(disk, &path);
+        })?;
 
         let _still = Still { node: self, key };
-        let (common, beyond) = {
-            let mut inner = self.look();
-            let p = inner.partitions.get(&key).ok_or(Refusal::from(Code::TableNotFound))?;
-            if p.core.leads() && p.suspended.is_none() {
-                return Err(Refusal::from(Code::TableIsLeader).into());
-            }
-            let common = common.unwrap_or_else(|| p.applied.min(p.core.commit()));
-            let beyond = match p.quarantine {
-                // What of it can be read is not known.
-                Some(_) => Some(self.log.start()),
-                None => p.needs().filter(|_| p.last() > common),
-            };
-            self.stand_still(&mut inner, key, STILL);
-            (common, beyond)
-        };
-        if let Some(from) = beyond {
-            self.move_out(key, from, common)?;
-        }
-        let (at, end) = self.note_installed(key, &snapshot)?;
+        let noted = self.give_up_copy(key, snapshot.header(), common, may).and_then(|common| {
+            let (at, end) = self.note_installed(key, &snapshot)?;
+            Ok((common, at, end))
+        });
+        let (common, at, end) = noted.inspect_err(|_| {
+            // Best effort, as above; it could be installed at another time.
+            let _ = files::publish(disk, &path, file);
+        })?;
         self.await_synced(end)?;
         let before = {
             let mut inner = self.look();
-            let p = inner.partitions.get_mut(&key).ok_or(Refusal::from(Code::TableNotFound))?;
+            let Some(p) = inner.partitions.get_mut(&key) else {
+                return Err(Refusal::from(Code::TableNotFound).into());
+            };
+            store.set_table(p.store.table().clone());
             let before = p.installed(store, &snapshot, at);
             inner.touch(key);
             before
@@ -116,6 +120,48 @@ impl Node {
             Err(error) => tracing::warn!(%key, %error, "files of the copy before stay"),
         }
         Ok(offset)
+    }
+
+    /// From the moment at which it may, the replica stands still, and what it has beyond the common point, which is
+    /// returned, is saved.
+    fn give_up_copy(
+        &self,
+        key: PartitionKey,
+        new: &Header,
+        common: Option<Offset>,
+        may: fn(&Partition) -> bool,
+    ) -> Result<Offset, Unmade> {
+        let until = Millis::now().plus(ASKED);
+        let (common, beyond) = loop {
+            let mut inner = self.look();
+            let p = inner.partitions.get(&key).ok_or(Refusal::from(Code::TableNotFound))?;
+            if p.core.leads() && p.suspended.is_none() {
+                return Err(Refusal::from(Code::TableIsLeader).into());
+            }
+            if !may(p) {
+                drop(inner);
+                if Millis::now() > until || self.stop.is_cancelled() {
+                    return Err(Unmade::GivenUp("the replica does not wait for a snapshot"));
+                }
+                std::thread::sleep(AGAIN);
+                continue;
+            }
+            let common = common.unwrap_or_else(|| p.applied.min(p.core.commit()));
+            let beyond = match p.quarantine {
+                // What of it can be read is not known.
+                Some(_) => Some(self.log.start()),
+                None => p.needs().filter(|_| p.last() > common),
+            };
+            self.stand_still(&mut inner, key, STILL);
+            break (common, beyond);
+        };
+        if let Some(from) = beyond {
+            // The same offset and epoch are the same entry.
+            let there =
+                |offset, epoch| offset <= new.offset && new.epochs.epoch_at(offset) == epoch;
+            self.move_out(key, from, |offset, epoch| offset > common && !there(offset, epoch))?;
+        }
+        Ok(common)
     }
 
     /// The table of the partition, if the snapshot is one of it.

@@ -36,6 +36,7 @@ use crate::disk::{Fences, Files, Held};
 use crate::outbox::Outbox;
 use crate::partition::{Partition, Unsynced};
 use crate::replicate::{FollowerBox, LeaderBox, Ship};
+use crate::transfer::Transfers;
 
 pub use batch::Work;
 pub use retain::Pin;
@@ -156,6 +157,8 @@ pub struct Node {
     pub table_files: Mutex<()>,
     /// Its disk does not finish a sync (R23).
     pub(crate) hangs: AtomicBool,
+    /// Snapshots that go to other tablets, and come from them.
+    pub transfers: Transfers,
     /// Held by whoever makes, installs or removes snapshots: one at a time.
     pub snapshots: tokio::sync::Mutex<()>,
     /// What others need of the log (R29).
@@ -189,6 +192,7 @@ impl Node {
         inner: Inner,
     ) -> Arc<Self> {
         Arc::new(Self {
+            transfers: Transfers::new(config.transfer_bytes_s),
             config,
             incarnation,
             files,

@@ -12,6 +12,8 @@ use std::sync::atomic::Ordering;
 use stela_common::ids::{Epoch, Offset, PartitionKey};
 use stela_common::log::{Kind, Position};
 
+use stela_replica::message::Input;
+
 use super::snapshot::Unmade;
 use super::{Inner, Node};
 
@@ -120,7 +122,7 @@ impl Node {
         let Some(from) = self.look().needs().find(|(k, _)| *k == key).map(|(_, at)| at) else {
             return Ok(());
         };
-        self.move_out(key, from, base)?;
+        self.move_out(key, from, |offset, _| offset > base)?;
         let mut inner = self.look();
         if let Some(p) = inner.partitions.get_mut(&key) {
             p.released = true;
@@ -131,12 +133,13 @@ impl Node {
         Ok(())
     }
 
-    /// Copies the entries of a partition beyond one, as they stand in the log from there on, to `lost+found`, synced.
+    /// Copies those entries of a partition that are to be kept, as they stand in the log from there on, to `lost+found`,
+    /// synced.
     pub(super) fn move_out(
         &self,
         key: PartitionKey,
         from: Position,
-        beyond: Offset,
+        kept: impl Fn(Offset, Epoch) -> bool,
     ) -> io::Result<()> {
         let mut walk = self.log.walk(from.max(self.log.start()));
         let mut gathered: Option<Gathered> = None;
@@ -149,7 +152,9 @@ impl Node {
                 tracing::warn!(%key, %first, %last, %file, "entries were set aside");
             }
             let Some(record) = record else { return Ok(()) };
-            if (record.partition, record.kind) == (key, Kind::Entry) && record.offset > beyond {
+            if (record.partition, record.kind) == (key, Kind::Entry)
+                && kept(record.offset, record.epoch)
+            {
                 let g = gathered.get_or_insert_with(|| Gathered {
                     first: record.offset,
                     last: record.offset,
@@ -194,7 +199,18 @@ impl Node {
             inner.partitions.values_mut().for_each(|p| p.trim(upto));
             upto
         };
+        self.tell_floors();
         self.log.purge(upto)
+    }
+
+    /// Followers that are shipped what is about to go join anew (R29).
+    fn tell_floors(&self) {
+        self.act(|inner, work| {
+            let floors: Vec<_> = inner.partitions.iter().map(|(k, p)| (*k, p.below())).collect();
+            for (key, below) in floors {
+                self.step(inner, work, key, Input::Floor(below), &[]);
+            }
+        });
     }
 }
 

@@ -19,6 +19,8 @@ use stela_common::fs;
 use stela_common::ids::{Offset, PartitionKey};
 use stela_common::table::Table;
 
+use stela_replica::message::Input;
+
 use super::{Inner, Node};
 use crate::partition::Partition;
 use crate::snapshot::write::Writer;
@@ -121,6 +123,8 @@ impl Node {
             }
             return Err(why);
         }
+        // From here on nothing of it can be cut: while it was made the shell saw to that.
+        self.act(|inner, work| self.step(inner, work, key, Input::Snapshot(offset), &[]));
         self.retire(key, Some(&path));
         tracing::info!(%key, %offset, ms = began.elapsed().as_millis(), "a snapshot was made");
         Ok(offset)

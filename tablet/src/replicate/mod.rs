@@ -29,6 +29,7 @@ pub struct FollowerBox {
     pub open: Option<pb::Open>,
     leads: BTreeMap<PartitionKey, pb::Lead>,
     common_points: BTreeMap<PartitionKey, pb::CommonPoint>,
+    need_snapshots: BTreeMap<PartitionKey, pb::NeedSnapshot>,
     commits: BTreeMap<PartitionKey, pb::Commit>,
     /// Partitions with records to ship.
     pub dirty: BTreeSet<PartitionKey>,
@@ -41,6 +42,7 @@ impl Gather for FollowerBox {
         self.open.is_none()
             && self.leads.is_empty()
             && self.common_points.is_empty()
+            && self.need_snapshots.is_empty()
             && self.commits.is_empty()
             && self.dirty.is_empty()
             && self.asked_at == 0
@@ -63,7 +65,22 @@ impl FollowerBox {
             ToFollower::CommonPoint { epoch, nonce, offset, unclean } => {
                 let point =
                     pb::CommonPoint { tid, pid, epoch: epoch.0, nonce, offset: offset.0, unclean };
+                // Both answer a Hello: the last one is awaited.
+                self.need_snapshots.remove(&key);
                 self.common_points.insert(key, point);
+            }
+            ToFollower::NeedSnapshot { epoch, nonce, common, offset, unclean } => {
+                let need = pb::NeedSnapshot {
+                    tid,
+                    pid,
+                    epoch: epoch.0,
+                    nonce,
+                    common: common.0,
+                    offset: offset.0,
+                    unclean,
+                };
+                self.common_points.remove(&key);
+                self.need_snapshots.insert(key, need);
             }
             ToFollower::Commit { epoch, commit } => {
                 self.commits.insert(key, pb::Commit { tid, pid, epoch: epoch.0, commit: commit.0 });
@@ -80,6 +97,7 @@ impl FollowerBox {
             open: self.open,
             leads: self.leads.into_values().collect(),
             common_points: self.common_points.into_values().collect(),
+            need_snapshots: self.need_snapshots.into_values().collect(),
             runs,
             commits: self.commits.into_values().collect(),
             asked_at: self.asked_at,
@@ -114,7 +132,7 @@ impl LeaderBox {
     pub fn message(&mut self, key: PartitionKey, message: ToLeader) {
         let (tid, pid) = (key.tid.0, key.pid.0);
         match message {
-            ToLeader::Hello { epoch, nonce, history, last } => {
+            ToLeader::Hello { epoch, nonce, history, last, rebuild } => {
                 let history = history
                     .iter()
                     .map(|(epoch, first)| pb::EpochStart { epoch: epoch.0, first: first.0 })
@@ -123,7 +141,7 @@ impl LeaderBox {
                 self.acks.remove(&key);
                 self.hellos.insert(
                     key,
-                    pb::Hello { tid, pid, epoch: epoch.0, nonce, history, last: last.0 },
+                    pb::Hello { tid, pid, epoch: epoch.0, nonce, history, last: last.0, rebuild },
                 );
             }
             ToLeader::Ack { epoch, nonce, offset } => {

@@ -179,6 +179,16 @@ fn take(
             };
             node.step(inner, work, key(point.tid, point.pid), from(say), &[]);
         }
+        for need in &frame.need_snapshots {
+            let say = ToFollower::NeedSnapshot {
+                epoch: Epoch(need.epoch),
+                nonce: need.nonce,
+                common: Offset(need.common),
+                offset: Offset(need.offset),
+                unclean: need.unclean,
+            };
+            node.step(inner, work, key(need.tid, need.pid), from(say), &[]);
+        }
         for (key, run, received) in &runs {
             let say = ToFollower::Records {
                 epoch: Epoch(run.epoch),

@@ -203,6 +203,7 @@ fn take(node: &Node, conn: Conn, message: pb::ToLeader) -> Result<(), tonic::Sta
                 nonce: hello.nonce,
                 history,
                 last: hello.last.into(),
+                rebuild: hello.rebuild,
             };
             node.step(
                 inner,
@@ -259,8 +260,9 @@ impl Stream for Frames {
                 return Poll::Ready(None);
             };
             let dirty = std::mem::take(&mut gathered.dirty);
-            let runs = due(&node, &mut inner, self.conn, dirty);
+            let due = due(&node, &mut inner, self.conn, dirty);
             drop(inner);
+            let runs = runs(&node, due);
             if !runs.is_empty() || !gathered.is_empty() {
                 return Poll::Ready(Some(gathered.into_message(runs)));
             }
@@ -268,11 +270,18 @@ impl Stream for Frames {
     }
 }
 
+/// Records that are due, and the run that they are to be the records of.
+struct Due {
+    key: PartitionKey,
+    run: pb::Run,
+    records: Vec<RecordRef>,
+}
+
 /// The records that are due on a connection, at most about [`FRAME`] bytes; what is left stays dirty.
-fn due(node: &Node, inner: &mut Inner, conn: Conn, dirty: BTreeSet<PartitionKey>) -> Vec<pb::Run> {
+fn due(node: &Node, inner: &mut Inner, conn: Conn, dirty: BTreeSet<PartitionKey>) -> Vec<Due> {
     let Inner { outgoing, partitions, .. } = inner;
     let Some(outgoing) = outgoing.get_mut(&conn) else { return Vec::new() };
-    let mut runs = Vec::new();
+    let mut found = Vec::new();
     let mut budget = FRAME;
     let mut left = Vec::new();
     let mut damaged = Vec::new();
@@ -280,7 +289,7 @@ fn due(node: &Node, inner: &mut Inner, conn: Conn, dirty: BTreeSet<PartitionKey>
         let (Some(ship), Some(p)) = (outgoing.ships.get_mut(&key), partitions.get(&key)) else {
             continue;
         };
-        // What the log has given back it cannot ship: that follower needs a snapshot.
+        // What the log has given back it cannot ship: that follower joins anew, and hears that it needs a snapshot.
         if ship.next > p.last() || ship.next < p.floor() {
             continue;
         }
@@ -297,21 +306,16 @@ fn due(node: &Node, inner: &mut Inner, conn: Conn, dirty: BTreeSet<PartitionKey>
                 continue;
             }
         };
-        let bytes: usize = records.iter().map(|r| r.raw().len()).sum();
-        let mut raw = Vec::with_capacity(bytes);
-        for record in &records {
-            raw.extend_from_slice(record.raw());
-        }
-        budget = budget.saturating_sub(bytes);
-        runs.push(pb::Run {
+        budget = budget.saturating_sub(records.iter().map(|r| r.raw().len()).sum());
+        let run = pb::Run {
             tid: key.tid.0,
             pid: key.pid.0,
             epoch: p.core.epoch().0,
             prev_offset: ship.prev.0.0,
             prev_epoch: ship.prev.1.0,
             commit: p.core.commit().0,
-            records: raw.into(),
-        });
+            records: Default::default(),
+        };
         if let Some(last) = records.last() {
             ship.prev = (last.offset(), last.epoch());
             ship.next = last.offset().next();
@@ -319,6 +323,7 @@ fn due(node: &Node, inner: &mut Inner, conn: Conn, dirty: BTreeSet<PartitionKey>
         if ship.next <= p.last() {
             left.push(key);
         }
+        found.push(Due { key, run, records });
     }
     if !left.is_empty() {
         outgoing.outbox.fill(|b| b.dirty.extend(left));
@@ -327,14 +332,36 @@ fn due(node: &Node, inner: &mut Inner, conn: Conn, dirty: BTreeSet<PartitionKey>
         // Nothing of it is shipped any more, to nobody.
         node.quarantine(inner, key, why);
     }
+    found
+}
+
+/// The records as they go over the wire, checked and copied without the node's lock: a follower that is far behind holds
+/// up nobody.
+fn runs(node: &Node, due: Vec<Due>) -> Vec<pb::Run> {
+    let mut runs = Vec::with_capacity(due.len());
+    for Due { key, run, records } in due {
+        let mut raw = Vec::with_capacity(records.iter().map(|r| r.raw().len()).sum());
+        let copied = records.iter().try_for_each(|record| {
+            whole(record)?;
+            raw.extend_from_slice(record.raw());
+            Ok::<(), String>(())
+        });
+        match copied {
+            Ok(()) => runs.push(pb::Run { records: raw.into(), ..run }),
+            Err(e) => {
+                let why = format!("what a follower needs cannot be read: {e}");
+                node.act(|inner, _| node.quarantine(inner, key, why));
+            }
+        }
+    }
     runs
 }
 
 /// A record as it goes to a follower. Its checksum was looked at when it came or the log was opened; it may have rotted
 /// since, and no follower would take it.
-fn whole(record: RecordRef) -> Result<RecordRef, String> {
+fn whole(record: &RecordRef) -> Result<(), String> {
     match log::parse(record.raw()).next() {
-        Some(Ok(_)) => Ok(record),
+        Some(Ok(_)) => Ok(()),
         Some(Err(e)) => Err(format!("entry at {}: {e}", record.position())),
         None => Err(format!("entry at {}: it is not there", record.position())),
     }
@@ -349,16 +376,13 @@ fn entries(
 ) -> Result<Vec<RecordRef>, String> {
     if p.recent(from).is_none() {
         return places::read_entries(&node.log, &p.places, key, from, p.last(), budget)
-            .map_err(|e| e.to_string())?
-            .into_iter()
-            .map(whole)
-            .collect();
+            .map_err(|e| e.to_string());
     }
     let mut records = Vec::new();
     let mut bytes = 0;
     let mut next = from;
     while let Some(recent) = p.recent(next) {
-        let record = whole(node.log.read(recent.at).map_err(|e| e.to_string())?)?;
+        let record = node.log.read(recent.at).map_err(|e| e.to_string())?;
         bytes += record.raw().len();
         if bytes > budget && !records.is_empty() {
             break;

@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 use stela_common::ids::PartitionKey;
 use stela_common::wire;
 use stela_proto::replication::replication_server::{Replication, ReplicationServer};
-use stela_proto::replication::{ToFollower, ToLeader};
+use stela_proto::replication::{FetchChunk, FetchRequest, ToFollower, ToLeader};
 use stela_proto::tablet as pb;
 use stela_proto::tablet::tablet_server::{Tablet, TabletServer};
 use tokio::sync::oneshot;
@@ -22,6 +22,7 @@ use crate::disk::Files;
 use crate::node::Node;
 use crate::partition::Caller;
 use crate::replicate;
+use crate::transfer;
 use crate::write::{self, Inbox};
 
 /// The largest message of a client, bytes.
@@ -195,6 +196,16 @@ impl Replication for Service {
     ) -> Result<Response<Self::StreamStream>, Status> {
         let answers = replicate::serve(self.node.clone(), request.into_inner()).await?;
         Ok(Response::new(boxed(answers)))
+    }
+
+    type FetchStream = BoxStream<'static, Result<FetchChunk, Status>>;
+
+    async fn fetch(
+        &self,
+        request: Request<FetchRequest>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
+        let chunks = transfer::serve(self.node.clone(), request.into_inner()).await?;
+        Ok(Response::new(boxed(chunks)))
     }
 }
 

@@ -17,7 +17,8 @@ pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::Ge
         .partitions
         .iter()
         .filter(|(key, _)| wanted(key))
-        .map(|(key, p)| pb::TableStatusRow {
+        .map(|(key, p)| (key, p, node.transfers.progress(*key)))
+        .map(|(key, p, rebuild)| pb::TableStatusRow {
             tid: key.tid.0,
             pid: key.pid.0,
             offset: p.last().0,
@@ -29,6 +30,9 @@ pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::Ge
             epoch: p.core.epoch().0,
             record_cnt: p.store.records(),
             serving: p.core.serving(),
+            rebuilding: rebuild.is_some(),
+            rebuilt_bytes: rebuild.map_or(0, |r| r.done),
+            rebuild_bytes: rebuild.map_or(0, |r| r.total),
         })
         .collect();
     pb::GetTableStatusReply { status: wire::ok(), rows }

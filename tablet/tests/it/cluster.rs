@@ -77,9 +77,18 @@ impl Home {
 
     /// The same on another disk.
     pub async fn start_on(&self, disk: Disk) -> Running {
+        self.start_as(disk, self.config()).await
+    }
+
+    /// The same with another configuration.
+    pub async fn start_with(&self, config: Config) -> Running {
+        self.start_as(Disk::real(), config).await
+    }
+
+    async fn start_as(&self, disk: Disk, config: Config) -> Running {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let (running, ready) = self.launch(disk.clone(), self.config());
+            let (running, ready) = self.launch(disk.clone(), config.clone());
             if ready.await.is_ok() {
                 return running;
             }

@@ -7,4 +7,5 @@ mod interleavings;
 mod lost;
 mod nameserver;
 mod one;
+mod rebuild;
 mod two;

@@ -231,6 +231,10 @@ impl Acting<'_> {
                 }
                 self.scene.reached(Point::ShippingEnds, self.at);
             }
+            Output::FetchSnapshot { .. } => self.scene.ghost.broken(format_args!(
+                "{key}: the replica on {} is to fetch a snapshot, and every log here has all",
+                self.at
+            )),
             Output::Propose { epoch, expected, in_sync } => {
                 self.process.proposals.retain(|p| p.key != key);
                 self.process.proposals.push_back(Proposal { key, epoch, expected, in_sync });

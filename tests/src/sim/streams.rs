@@ -200,9 +200,9 @@ impl Acting<'_> {
             self.scene.reached(Point::HearsLeft, self.at);
             self.step(key, from(ToLeader::Left { epoch }), &[]);
         }
-        for (key, (epoch, nonce, history, last)) in message.hellos {
+        for (key, (epoch, nonce, history, last, rebuild)) in message.hellos {
             self.scene.reached(Point::HearsHello, self.at);
-            self.step(key, from(ToLeader::Hello { epoch, nonce, history, last }), &[]);
+            self.step(key, from(ToLeader::Hello { epoch, nonce, history, last, rebuild }), &[]);
         }
         for (key, (epoch, nonce, offset)) in message.acks {
             self.scene.reached(Point::HearsAck, self.at);

@@ -450,7 +450,7 @@ impl Copy {
     ) {
         let stored = Stored {
             commit: self.applied,
-            damaged: self.quarantine.is_some(),
+            contradicted: self.quarantine.is_some(),
             written,
             ..disk.written(identity.key).stored()
         };

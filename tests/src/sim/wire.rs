@@ -64,7 +64,9 @@ impl FollowerBox {
     pub fn message(&mut self, key: PartitionKey, message: ToFollower) {
         match message {
             ToFollower::Lead { epoch } => drop(self.leads.insert(key, epoch)),
-            ToFollower::CommonPoint { .. } => drop(self.points.insert(key, message)),
+            ToFollower::CommonPoint { .. } | ToFollower::NeedSnapshot { .. } => {
+                drop(self.points.insert(key, message))
+            }
             ToFollower::Commit { epoch, commit } => drop(self.commits.insert(key, (epoch, commit))),
             ToFollower::Records { .. } => panic!("records are shipped from the log"),
         }
@@ -76,8 +78,8 @@ impl FollowerBox {
 pub struct LeaderBox {
     /// The stream's first answer: which run it is that answers.
     pub open: Option<Incarnation>,
-    /// "I have synced your epoch; this is my log": epoch, nonce, history, last.
-    pub hellos: BTreeMap<PartitionKey, (Epoch, u64, Epochs, Offset)>,
+    /// "I have synced your epoch; this is my log": epoch, nonce, history, last, whether it asks to be rebuilt.
+    pub hellos: BTreeMap<PartitionKey, (Epoch, u64, Epochs, Offset, bool)>,
     /// Epoch, nonce, offset.
     pub acks: BTreeMap<PartitionKey, (Epoch, u64, Offset)>,
     /// A higher epoch is known.
@@ -99,10 +101,10 @@ impl LeaderBox {
     /// A core's message.
     pub fn message(&mut self, key: PartitionKey, message: ToLeader) {
         match message {
-            ToLeader::Hello { epoch, nonce, history, last } => {
+            ToLeader::Hello { epoch, nonce, history, last, rebuild } => {
                 // An acknowledgement of an earlier joining must not follow the new Hello.
                 self.acks.remove(&key);
-                self.hellos.insert(key, (epoch, nonce, history, last));
+                self.hellos.insert(key, (epoch, nonce, history, last, rebuild));
             }
             ToLeader::Ack { epoch, nonce, offset } => {
                 self.acks.insert(key, (epoch, nonce, offset));

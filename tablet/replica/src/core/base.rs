@@ -37,8 +37,14 @@ pub(super) struct Base {
     pub(super) lease_until: Millis,
     /// R11.
     pub(super) given: Given,
-    /// It cannot prove its copy: it neither leads nor joins.
-    pub(super) quarantined: bool,
+    /// Entries up to there are in the snapshot only.
+    pub(super) floor: Offset,
+    /// Entries up to there are in the snapshot, which cannot be cut.
+    pub(super) snapshot: Offset,
+    /// The copy is not whole (R30): it neither leads nor acknowledges, and is rebuilt from whoever leads.
+    pub(super) damaged: bool,
+    /// A leader lacked what is committed here: it takes no part any more.
+    pub(super) contradicted: bool,
     nonce: u64,
 }
 
@@ -49,10 +55,13 @@ impl Base {
         Self {
             me,
             view: None,
-            commit: stored.commit.min(stored.last),
+            commit: stored.commit.max(stored.snapshot).min(stored.last),
             lease_until: Millis::default(),
             given,
-            quarantined: stored.damaged,
+            floor: stored.floor,
+            snapshot: stored.snapshot.max(stored.floor),
+            damaged: stored.damaged,
+            contradicted: stored.contradicted,
             // Connections end with a core that is made anew; still, its joinings are not to be named as the former's.
             nonce: now.0,
             log: Journal::new(stored),
@@ -97,9 +106,14 @@ impl Base {
         }
     }
 
-    /// This copy is not what it should be.
-    pub(super) fn quarantine(&mut self, why: String, out: &mut Vec<Output>) {
-        self.quarantined = true;
+    /// It cannot prove its copy: it neither shows it nor leads.
+    pub(super) fn quarantined(&self) -> bool {
+        self.damaged || self.contradicted
+    }
+
+    /// A leader's log is not what this copy knows to be committed: one of the two has lost something.
+    pub(super) fn contradict(&mut self, why: String, out: &mut Vec<Output>) {
+        self.contradicted = true;
         out.push(Output::Quarantined(why));
     }
 }

@@ -6,6 +6,11 @@
 //! leader's: an acknowledgement is the log's end, as far as it is stored as the table asks. Whoever was told Hello is
 //! told Left when a higher epoch becomes known, on each connection where it was told (R11).
 //!
+//! A copy that is not whole (R30) stores the epoch and says Hello as any other, so that it hears only the leader of the
+//! highest epoch that it knows (R2, R3); it asks for a snapshot with it, and acknowledges nothing. The same is said by one
+//! whose log parts from the leader's within its snapshot. What it has is given up only when the leader has answered that
+//! it is in no in-sync set that may have been decided, and only while that answer is the last word of the epoch.
+//!
 //! A joining moves to another connection when `Lead` comes there, or when its own is gone: a leader that has reconnected
 //! says `Lead` first, and repeats it to a follower that does not acknowledge.
 
@@ -22,6 +27,8 @@ enum Stage {
     Storing,
     /// Hello was said.
     Asked,
+    /// The leader has answered that the log cannot be continued: a snapshot is to come.
+    Fetching,
     /// The logs are equal; what was acknowledged last.
     Joined(Option<Offset>),
 }
@@ -31,6 +38,13 @@ struct Joining {
     conn: Conn,
     nonce: u64,
     stage: Stage,
+}
+
+impl Joining {
+    /// Does an answer with that name belong to it, and is it the first one (R4)?
+    fn asked(&self, nonce: u64) -> bool {
+        (self.nonce, self.stage) == (nonce, Stage::Asked)
+    }
 }
 
 /// A follower in the stored epoch.
@@ -43,6 +57,8 @@ pub(super) struct Follower {
     greeted: Vec<Conn>,
     /// The most that it acknowledged in this epoch.
     acked: Offset,
+    /// The leader's log parts from this one within the snapshot, which cannot be cut.
+    overtaken: bool,
 }
 
 /// Who speaks, and where.
@@ -57,6 +73,11 @@ impl Follower {
     /// Who leads in the stored epoch, if it has spoken.
     pub(super) fn leader(&self) -> Option<(TabletId, Incarnation)> {
         self.leader
+    }
+
+    /// Does it wait for a snapshot?
+    pub(super) fn awaits_snapshot(&self) -> bool {
+        self.joining.is_some_and(|j| j.stage == Stage::Fetching)
     }
 
     /// That higher epoch is known: this one is over. Its leader hears it before it gets another permit (R11).
@@ -110,7 +131,7 @@ impl Follower {
         at: At<'_>,
         out: &mut Vec<Output>,
     ) {
-        if base.quarantined {
+        if base.contradicted {
             return;
         }
         let leader = (sender.peer, sender.incarnation);
@@ -142,7 +163,11 @@ impl Follower {
             self.greeted.push(conn);
         }
         let (epoch, history, last) = (base.log.epoch(), base.log.epochs().clone(), base.log.last());
-        out.push(Output::SendLeader(conn, ToLeader::Hello { epoch, nonce, history, last }));
+        let rebuild = base.damaged || self.overtaken;
+        out.push(Output::SendLeader(
+            conn,
+            ToLeader::Hello { epoch, nonce, history, last, rebuild },
+        ));
     }
 
     /// A message of the stored epoch, or (planted B3) of whatever epoch.
@@ -153,7 +178,7 @@ impl Follower {
         base: &mut Base,
         out: &mut Vec<Output>,
     ) {
-        if base.quarantined {
+        if base.contradicted {
             return;
         }
         if let ToFollower::Records { entries, commit, .. } = &message
@@ -173,9 +198,16 @@ impl Follower {
         }
         match message {
             ToFollower::CommonPoint { nonce, offset, unclean, .. } => {
-                let asked = (joining.nonce, joining.stage) == (nonce, Stage::Asked);
+                let asked = joining.asked(nonce) && !base.damaged && !self.overtaken;
                 if asked || (V::REPEAT_TRUNCATE && joining.stage != Stage::Storing) {
                     self.cut::<V>(joining, offset, unclean, base, out);
+                }
+            }
+            ToFollower::NeedSnapshot { nonce, common, offset, unclean, .. } => {
+                if joining.asked(nonce) && !self.contradicted_by(common, unclean, base, out) {
+                    self.joining = Some(Joining { stage: Stage::Fetching, ..joining });
+                    let Sender { peer, incarnation, .. } = sender;
+                    out.push(Output::FetchSnapshot { peer, incarnation, common, offset });
                 }
             }
             // Between Hello and its answer there may be records of the joining before.
@@ -208,19 +240,13 @@ impl Follower {
             return;
         }
         if to < last {
-            if !V::REPEAT_TRUNCATE {
-                let floor = if unclean { self.acked } else { self.acked.max(base.commit) };
-                if to < floor {
-                    self.joining = None;
-                    let epoch = base.log.epoch();
-                    return base.quarantine(
-                        format!(
-                            "the leader of epoch {epoch} has this copy's entries up to {to} only, but those up to \
-                             {floor} are committed or acknowledged"
-                        ),
-                        out,
-                    );
-                }
+            if !V::REPEAT_TRUNCATE && self.contradicted_by(to, unclean, base, out) {
+                return;
+            }
+            if to < base.snapshot {
+                // It says so, and gives up what it has when the leader has made sure that nobody counts on it.
+                self.overtaken = true;
+                return self.greet(joining.conn, base, out);
             }
             let write = base.log.truncate(to);
             out.push(Output::Truncate { write, to });
@@ -229,6 +255,31 @@ impl Follower {
         }
         self.joining = Some(Joining { stage: Stage::Joined(None), ..joining });
         self.acknowledge::<V>(base, out);
+    }
+
+    /// Is an entry beyond `to`, up to where the leader's log and this one are equal, acknowledged or committed (R4)?
+    /// Then one of the two has lost something: this one is kept as it is, and neither cut nor rebuilt.
+    fn contradicted_by(
+        &mut self,
+        to: Offset,
+        unclean: bool,
+        base: &mut Base,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let floor = if unclean { self.acked } else { self.acked.max(base.commit) };
+        if to >= floor {
+            return false;
+        }
+        self.joining = None;
+        let epoch = base.log.epoch();
+        base.contradict(
+            format!(
+                "the leader of epoch {epoch} has this copy's entries up to {to} only, but those up to {floor} are \
+                 committed or acknowledged"
+            ),
+            out,
+        );
+        true
     }
 
     /// R5: records count where they continue this log.

@@ -192,8 +192,8 @@ impl Leader {
             return;
         }
         match message {
-            ToLeader::Hello { epoch, nonce, history, last } if epoch == mine => {
-                self.join(index, nonce, &history, last, base, out);
+            ToLeader::Hello { epoch, nonce, history, last, rebuild } if epoch == mine => {
+                self.join(index, nonce, (&history, last), rebuild, base, out);
                 self.consider::<V>(base, at, out);
             }
             ToLeader::Ack { epoch, nonce, offset }
@@ -224,24 +224,38 @@ impl Leader {
         &mut self,
         index: usize,
         nonce: u64,
-        history: &Epochs,
-        last: Offset,
+        (history, last): (&Epochs, Offset),
+        rebuild: bool,
         base: &Base,
         out: &mut Vec<Output>,
     ) {
         let follower = &mut self.followers[index];
-        if self.set.member(follower.tablet).is_none() {
+        let counted_on = self.set.member(follower.tablet).is_some();
+        if !counted_on {
             follower.outside();
         }
         let Some(link) = follower.link.as_mut().filter(|l| !l.left) else { return };
         let offset = base.log.epochs().common_point(base.log.last(), history, last);
         // R6: what was acknowledged and is not there has been lost; nothing of this copy counts.
         follower.untrusted |= offset < follower.floor;
-        link.joining = Some(Joining { nonce, acked: None });
         let (conn, epoch) = (link.conn, base.log.epoch());
         // R16: an unclean epoch since its last entry may take back what it knows as committed.
         let known = history.last().map_or(Epoch(0), |(epoch, _)| epoch);
         let unclean = base.view.as_ref().is_some_and(|v| v.last_unclean > known);
+        if rebuild || offset < base.floor {
+            link.joining = None;
+            out.push(Output::StopShip(conn));
+            if counted_on {
+                // Whoever may be in the set may be elected: it gives up nothing before it is out. It is told again.
+                follower.untrusted = true;
+            } else {
+                let (common, offset) = (offset, base.floor);
+                let need = ToFollower::NeedSnapshot { epoch, nonce, common, offset, unclean };
+                out.push(Output::SendFollower(conn, need));
+            }
+            return;
+        }
+        link.joining = Some(Joining { nonce, acked: None });
         out.push(Output::SendFollower(
             conn,
             ToFollower::CommonPoint { epoch, nonce, offset, unclean },
@@ -284,6 +298,18 @@ impl Leader {
         };
         follower.observe(counted, last, now);
         true
+    }
+
+    /// The log reaches less far back: whoever is shipped something older joins anew, and hears what it needs (H37).
+    pub(super) fn floor_moved(&mut self, base: &Base, at: At<'_>, out: &mut Vec<Output>) {
+        for follower in &mut self.followers {
+            let Some(link) = follower.link.as_mut() else { continue };
+            if link.joining.is_some_and(|j| j.acked.is_none_or(|acked| acked < base.floor)) {
+                link.joining = None;
+                out.push(Output::StopShip(link.conn));
+                tell(follower, base.log.epoch(), at.now, out);
+            }
+        }
     }
 
     /// Tells followers again who leads, if what they were told had no effect: on a connection that was taken for

@@ -116,6 +116,14 @@ impl<V: Variant> Replica<V> {
                     Role::Leader(leader) => leader.synced::<V>(&mut self.base, at, out),
                 }
             }
+            Input::Snapshot(to) => self.base.snapshot = self.base.snapshot.max(to),
+            Input::Floor(to) => {
+                self.base.floor = self.base.floor.max(to);
+                self.base.snapshot = self.base.snapshot.max(to);
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.floor_moved(&self.base, at, out);
+                }
+            }
             Input::Verdict { expected, in_sync, applied } => {
                 if let Role::Leader(leader) = &mut self.role {
                     leader.verdict::<V>(expected, &in_sync, applied, &mut self.base, at, out);
@@ -152,7 +160,7 @@ impl<V: Variant> Replica<V> {
             return leader.decided::<V>(base, at, out);
         }
         let fresh = epoch > stored || (V::RESUME_EPOCH && epoch == stored);
-        if elected && fresh && !base.quarantined {
+        if elected && fresh && !base.quarantined() {
             self.activate(epoch, at, out);
         } else if epoch > known {
             self.leave(epoch, at, out);
@@ -194,6 +202,7 @@ impl<V: Variant> Replica<V> {
         let epoch = match &message {
             ToFollower::Lead { epoch }
             | ToFollower::CommonPoint { epoch, .. }
+            | ToFollower::NeedSnapshot { epoch, .. }
             | ToFollower::Records { epoch, .. }
             | ToFollower::Commit { epoch, .. } => *epoch,
         };
@@ -237,7 +246,7 @@ impl<V: Variant> Replica<V> {
     /// Why it is not admitted; nothing has changed.
     pub fn admit(&mut self, level: Ack, now: Millis) -> Result<Admitted, Refusal> {
         match &mut self.role {
-            _ if self.base.quarantined => Err(Refusal::Quarantined),
+            _ if self.base.quarantined() => Err(Refusal::Quarantined),
             Role::Follower(_) => Err(Refusal::NotLeader),
             Role::Leader(leader) => leader.admit(level, &mut self.base, now),
         }
@@ -247,7 +256,7 @@ impl<V: Variant> Replica<V> {
     #[must_use]
     pub fn stored(&self, now: Millis) -> Option<Offset> {
         match &self.role {
-            Role::Leader(leader) if !self.base.quarantined => leader.stored::<V>(&self.base, now),
+            Role::Leader(leader) if !self.base.quarantined() => leader.stored::<V>(&self.base, now),
             _ => None,
         }
     }
@@ -264,7 +273,7 @@ impl<V: Variant> Replica<V> {
     /// Why not. [`Refusal::LeaseExpired`] and [`Refusal::NotServing`] may be over soon.
     pub fn may_read(&self, now: Millis, env: &Env<'_>) -> Result<(), Refusal> {
         match &self.role {
-            _ if self.base.quarantined => Err(Refusal::Quarantined),
+            _ if self.base.quarantined() => Err(Refusal::Quarantined),
             Role::Follower(_) => Err(Refusal::NotLeader),
             Role::Leader(leader) => leader.may_read::<V>(&self.base, At { now, env }),
         }
@@ -276,7 +285,7 @@ impl<V: Variant> Replica<V> {
     /// Why not.
     pub fn may_wait(&self, now: Millis) -> Result<(), Refusal> {
         match &self.role {
-            _ if self.base.quarantined => Err(Refusal::Quarantined),
+            _ if self.base.quarantined() => Err(Refusal::Quarantined),
             Role::Follower(_) => Err(Refusal::NotLeader),
             Role::Leader(leader) => leader.may_wait(&self.base, now),
         }
@@ -288,7 +297,7 @@ impl<V: Variant> Replica<V> {
     /// Why not.
     pub fn may_acknowledge(&self, now: Millis) -> Result<(), Refusal> {
         match &self.role {
-            _ if self.base.quarantined => Err(Refusal::Quarantined),
+            _ if self.base.quarantined() => Err(Refusal::Quarantined),
             Role::Follower(_) => Err(Refusal::NotLeader),
             Role::Leader(leader) => leader.may_acknowledge(&self.base, now),
         }
@@ -320,6 +329,13 @@ impl<V: Variant> Replica<V> {
             Role::Follower(_) => true,
             Role::Leader(leader) => leader.idle(&self.base),
         }
+    }
+
+    /// Does it wait for a snapshot, and may what it has be replaced by one? No longer when a later epoch is known, or
+    /// while the leader is being asked anew.
+    #[must_use]
+    pub fn awaits_snapshot(&self) -> bool {
+        matches!(&self.role, Role::Follower(follower) if follower.awaits_snapshot())
     }
 
     /// The highest epoch that it acts in.

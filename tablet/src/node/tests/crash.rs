@@ -111,7 +111,7 @@ async fn a_power_cut_while_a_snapshot_is_installed_leaves_the_old_copy_or_the_ne
     let file = dir.path().join("snapshots").join(KEY.to_string()).join("incoming");
     stela_common::fs::replace(&disk, &file, stela_common::fs::read(&plain_file).unwrap()).unwrap();
     let from = recorder.len();
-    run.node.install_snapshot(KEY, file, Some(Offset(3))).await.unwrap();
+    run.node.install_snapshot(KEY, file, Some(Offset(3)), |_| true).await.unwrap();
     let (mut was, mut is) = (0, 0);
     let counts = std::cell::RefCell::new((&mut was, &mut is));
     every_cut(dir.path(), &recorder.ops(), from, |dir, node, at| {

@@ -45,7 +45,7 @@ async fn a_leader_s_snapshot_takes_the_place_of_what_was_here() {
     let run = Running::on(Disk::real(), dir.path());
     behind(&run, 7).await;
     run.node.make_snapshot(KEY).await.unwrap();
-    let installed = run.node.install_snapshot(KEY, file.clone(), Some(Offset(3))).await;
+    let installed = run.node.install_snapshot(KEY, file.clone(), Some(Offset(3)), |_| true).await;
     assert_eq!(installed, Ok(Offset(20)));
     assert!(!stela_common::fs::exists(&file), "it is the tablet's own now");
     let expected = Seen { applied: Offset(20), ..leader };
@@ -84,7 +84,7 @@ async fn a_damaged_copy_is_whole_again_with_a_leader_s_snapshot() {
     let run = Running::on(Disk::real(), dir.path());
     behind(&run, 7).await;
     run.node.quarantine(&mut run.node.look(), KEY, "for a test".into());
-    run.node.install_snapshot(KEY, file, None).await.unwrap();
+    run.node.install_snapshot(KEY, file, None, |_| true).await.unwrap();
     let expected = Seen { applied: Offset(20), ..leader };
     assert_eq!(seen(&run.node, KEY, &["k"]), expected);
     run.kill().await;
@@ -101,15 +101,17 @@ async fn a_snapshot_that_does_not_fit_is_refused_and_the_copy_stays() {
     let before = seen(&run.node, KEY, &["k"]);
     let refused = |file: &Path| {
         let (node, file) = (run.node.clone(), file.to_owned());
-        async move { node.install_snapshot(KEY, file, None).await.unwrap_err().text }
+        async move { node.install_snapshot(KEY, file, None, |_| true).await.unwrap_err().text }
     };
     foreign(&file, 3, |table| table.created_index += 1).await;
     assert!(refused(&file).await.ends_with("it is of another creation of the table"));
     foreign(&file, 3, |_| {}).await;
-    let other = run.node.install_snapshot(PartitionKey::new(7, 0), file.clone(), None).await;
+    let other =
+        run.node.install_snapshot(PartitionKey::new(7, 0), file.clone(), None, |_| true).await;
     assert_eq!(other.unwrap_err().code, Code::TableNotFound);
     run.told(PartitionKey::new(7, 0), 2, LEADER, plain());
-    let other = run.node.install_snapshot(PartitionKey::new(7, 0), file.clone(), None).await;
+    let other =
+        run.node.install_snapshot(PartitionKey::new(7, 0), file.clone(), None, |_| true).await;
     assert!(other.unwrap_err().text.ends_with("it is of partition 7_1"));
     let good = stela_common::fs::read(&file).unwrap();
     stela_common::fs::write(&file, &good[..good.len() / 2]).unwrap();
@@ -120,7 +122,7 @@ async fn a_snapshot_that_does_not_fit_is_refused_and_the_copy_stays() {
     // Who leads has nothing to get.
     stela_common::fs::write(&file, &good).unwrap();
     run.lead(KEY, 3).await;
-    let leads = run.node.install_snapshot(KEY, file, None).await.unwrap_err();
+    let leads = run.node.install_snapshot(KEY, file, None, |_| true).await.unwrap_err();
     assert_eq!(leads.code, Code::TableIsLeader);
     run.put("k", 99, b"goes on").await;
 }
@@ -133,7 +135,7 @@ async fn an_installed_snapshot_that_is_missing_is_damage() {
     foreign(&file, 20, |_| {}).await;
     let run = Running::on(Disk::real(), dir.path());
     behind(&run, 7).await;
-    run.node.install_snapshot(KEY, file, None).await.unwrap();
+    run.node.install_snapshot(KEY, file, None, |_| true).await.unwrap();
     run.stop().await;
     let file = snapshots(dir.path()).pop().unwrap();
     let bytes = stela_common::fs::read(&file).unwrap();
@@ -183,7 +185,8 @@ async fn a_snapshot_does_not_take_effect_before_the_log_says_so_durably() {
     recorder.slow(true);
     let end = run.node.log.end();
     let node = run.node.clone();
-    let installing = tokio::spawn(async move { node.install_snapshot(KEY, file, None).await });
+    let installing =
+        tokio::spawn(async move { node.install_snapshot(KEY, file, None, |_| true).await });
     until("it is in the log", || run.node.log.end() > end).await;
     // It would do it at once.
     tokio::time::sleep(Duration::from_millis(50)).await;

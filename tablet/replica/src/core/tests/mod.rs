@@ -9,6 +9,7 @@ mod members;
 mod options;
 mod permits;
 mod planted;
+mod rebuild;
 mod roles;
 
 use stela_common::clock::Millis;
@@ -179,7 +180,10 @@ impl<V: Variant> Bench<V> {
     /// A follower says what its log is.
     fn hello(&mut self, follower: u32, epoch: u64, nonce: u64, epochs: &[u64]) -> Vec<Output> {
         let (history, last) = log(epochs);
-        self.answer(follower, ToLeader::Hello { epoch: Epoch(epoch), nonce, history, last })
+        self.answer(
+            follower,
+            ToLeader::Hello { epoch: Epoch(epoch), nonce, history, last, rebuild: false },
+        )
     }
 
     fn ack(&mut self, follower: u32, epoch: u64, nonce: u64, offset: u64) -> Vec<Output> {
@@ -263,8 +267,13 @@ impl<V: Variant> Bench<V> {
         let history = self.replica.base.log.epochs().clone();
         for follower in in_sync.iter().copied().filter(|t| *t != ME) {
             out.extend(self.connect(follower));
-            let hello =
-                ToLeader::Hello { epoch: Epoch(epoch), nonce: 1, history: history.clone(), last };
+            let hello = ToLeader::Hello {
+                epoch: Epoch(epoch),
+                nonce: 1,
+                history: history.clone(),
+                last,
+                rebuild: false,
+            };
             out.extend(self.answer(follower, hello));
             out.extend(self.ack(follower, epoch, 1, last.0));
             self.permit(follower);

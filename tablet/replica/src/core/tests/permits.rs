@@ -29,7 +29,7 @@ fn a_permit_of_a_connection_that_was_not_joined_is_none() {
     b.permits.granted(Conn(22), b.now);
     assert_eq!(b.may_read(), Err(Refusal::LeaseExpired));
     let (history, last) = log(&[1]);
-    let message = ToLeader::Hello { epoch: Epoch(2), nonce: 2, history, last };
+    let message = ToLeader::Hello { epoch: Epoch(2), nonce: 2, history, last, rebuild: false };
     b.step(Input::FromFollower { conn: Conn(22), message });
     assert_eq!(b.may_read(), Ok(()));
 }
