@@ -30,15 +30,15 @@ pub(super) fn key_of(table: usize, writer: u64, n: u64) -> String {
 }
 
 impl Tally {
-    /// The longest time between two acknowledgements of a partition around a fault at `at`; `None`: it is not over, or
-    /// none came before. What a client is told a little later than the fault may have been acknowledged before it.
+    /// The longest time between two acknowledgements of a partition around a fault at `at`; `None`: it is not over. What a client is told a little later than the fault may have been acknowledged before it.
     #[must_use]
     pub fn gap(&self, place: Place, at: Instant) -> Option<Duration> {
         let times = self.times.get(&place)?;
         let after = times.partition_point(|t| *t <= at + AROUND);
-        let before = times.partition_point(|t| at.duration_since(*t) > AROUND).checked_sub(1)?;
+        let before = times.partition_point(|t| at.duration_since(*t) > AROUND).saturating_sub(1);
         times.get(after)?;
-        times[before..=after].windows(2).map(|w| w[1] - w[0]).max()
+        let longest = times[before..=after].windows(2).map(|w| w[1] - w[0]).max();
+        longest.or_else(|| Some(times[after].duration_since(at)))
     }
 
     /// The longest time between two acknowledgements of one partition, begun after `from` and before `to`.
