@@ -81,21 +81,28 @@ impl Pass<'_> {
 
     /// R20b, R23: another one is to lead in its place, if there is one: it was refused to shrink the set to itself, or does
     /// not come to serve.
-    pub(super) fn is_to_be_replaced(&self, key: PartitionKey, partition: &Partition) -> bool {
-        partition.refused_shrink_epoch == partition.epoch
-            || self.observed.stalled.contains(&(key, partition.epoch))
+    fn is_to_be_replaced(&self, key: PartitionKey, partition: &Partition) -> bool {
+        partition.refused_shrink_epoch == partition.epoch || self.is_stalled(key, partition)
     }
 
-    /// Does its leader lead? The run that was elected (R1) is registered and not known to be away, its copy is whole, and
-    /// nobody is to lead in its place.
+    /// R23.
+    pub(super) fn is_stalled(&self, key: PartitionKey, partition: &Partition) -> bool {
+        self.observed.stalled.contains(&(key, partition.epoch))
+    }
+
+    /// Does its leader lead, and is nobody to lead in its place?
     pub(super) fn is_led(&self, key: PartitionKey, partition: &Partition) -> bool {
+        self.has_leader(key, partition) && !self.is_to_be_replaced(key, partition)
+    }
+
+    /// Does its leader lead? The run that was elected (R1) is registered and not known to be away, and its copy is whole.
+    pub(super) fn has_leader(&self, key: PartitionKey, partition: &Partition) -> bool {
         let leader = self.state.tablets.get(&partition.leader);
         leader.is_some_and(|t| t.incarnation == partition.leader_incarnation)
             && self.healthy.contains(&partition.leader)
             && !self.is_quarantined(key, partition.leader)
             && !self.has_surrendered(key, partition)
             && !self.has_stopped(key, partition)
-            && !self.is_to_be_replaced(key, partition)
     }
 
     /// A replica outside the set comes back with this batch, which moves the version: the next pass decides.

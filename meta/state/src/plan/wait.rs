@@ -15,7 +15,8 @@ use crate::state::{Doubt, Partition, State};
 pub fn obstacles(state: &State, observed: &Observed) -> Vec<(PartitionKey, String)> {
     let pass = Pass::new(state, observed);
     let blocked = |(key, partition): (&PartitionKey, &Partition)| {
-        let free = pass.is_led(*key, partition)
+        // One that was refused to shrink to itself leads on where no other one can (R20b).
+        let free = (pass.has_leader(*key, partition) && !pass.is_stalled(*key, partition))
             || pass.election::<Sound>(*key, partition, &Load::new()).is_some();
         (!free).then(|| (*key, pass.obstacle(*key, partition)))
     };
