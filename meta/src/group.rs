@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stela_common::code::{Code, Refusal};
-use stela_common::ids::NodeId;
+use stela_common::ids::{NodeId, TabletId};
 use stela_meta_state::command::{Command, Reply, RequestId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -146,6 +146,11 @@ impl Group {
     /// No leader with a quorum was found, or this nameserver did not catch up, until the deadline.
     pub async fn linearizable(&self) -> Result<u64, NotLeading> {
         self.seat.linearizable().await
+    }
+
+    /// R19: whether the first other nameserver that answers reaches any of these tablets; `None`: none answers.
+    pub async fn reached_by_another(&self, tablets: &BTreeSet<TabletId>) -> Option<bool> {
+        self.seat.reached_by_another(tablets).await
     }
 
     /// The state as it is applied here.

@@ -5,7 +5,7 @@
 //!   library and sled.
 //! * [`founding`]: how an empty directory becomes a member. [`run`](mod@run): from a directory to a nameserver that serves.
 //! * [`group`]: what all others see of it.
-//! * [`control`]: what the nameserver that leads does about the tablets. [`service`]: what clients and tablets ask.
+//! * [`probe`]: the handshake with a tablet's port. [`control`]: what the nameserver that leads does about the tablets. [`service`]: what clients and tablets ask.
 
 pub mod config;
 pub mod control;
@@ -13,6 +13,7 @@ pub mod error;
 pub mod founding;
 pub mod group;
 pub mod identity;
+pub mod probe;
 pub mod raft;
 pub mod run;
 pub mod service;

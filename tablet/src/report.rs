@@ -70,6 +70,7 @@ impl Inner {
                 quarantined,
                 last_epoch: p.epochs.epoch_at(last).0,
                 epoch_start: start,
+                waits_for_others: p.core.waits_for_others() && p.suspended.is_none(),
                 surrendered: p.core.surrendered().unwrap_or_default().0,
             };
             if p.reported.as_ref() != Some(&report) {

@@ -53,10 +53,12 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         let chosen = known.rows.iter().find(|r| r.endpoint == endpoint).with_context(|| {
             format!("{endpoint} has no replica of {table} {pid}; showtable lists the replicas")
         })?;
-        let answer = Answer {
-            parts: vec![Part::Plain(shown(&known)), Part::Line(losses(&known, chosen))],
-            ..Answer::default()
-        };
+        let mut parts = vec![Part::Plain(shown(&known))];
+        if !known.waits.is_empty() {
+            parts.push(Part::Line(format!("Nobody leads {table} {pid}: {}.", known.waits)));
+        }
+        parts.push(Part::Line(losses(&known, chosen)));
+        let answer = Answer { parts, ..Answer::default() };
         cluster.answer(&answer)?;
         if !agree(&format!("{endpoint} is to lead {table} {pid}."), yes)? {
             bail!("nothing was changed");

@@ -114,7 +114,7 @@ mod tests {
 
     fn partition() -> PartitionRow {
         let replicas = vec![replica("a:1", true, 7), replica("b:1", false, 7)];
-        PartitionRow { pid: 2, epoch: 3, replicas, serving: true }
+        PartitionRow { pid: 2, epoch: 3, replicas, serving: true, ..Default::default() }
     }
 
     #[test]

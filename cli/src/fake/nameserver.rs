@@ -189,6 +189,7 @@ impl Nameserver for Service {
                 epoch: 1,
                 replicas: replicas.clone(),
                 serving: true,
+                ..Default::default()
             })
             .collect();
         let row = ns::TableRow { table: Some(table), partitions };

@@ -279,6 +279,7 @@ fn report(run: Incarnation, r: &pb::ReplicaReport) -> (PartitionKey, Report) {
         epoch: Epoch(r.epoch),
         leading: r.leading,
         serving: r.serving,
+        waits_for_others: r.waits_for_others,
         quarantined: r.quarantined,
         surrendered: Epoch(r.surrendered),
         last_epoch: Epoch(r.last_epoch),

@@ -5,7 +5,9 @@
 //!   over, and since this nameserver last noticed that it had itself stood still (R17). A tablet that was given a lease
 //!   was heard before, so its lease is over by then.
 //! * The fast path takes a stream that broke, or never came, *and* a handshake that was made afterwards (R18). What a handshake found is
-//!   forgotten when a new stream opens, and when this nameserver stood still for longer than a heartbeat.
+//!   forgotten when a new stream opens, and when this nameserver stood still for longer than a heartbeat. (A nameserver
+//!   whose own listener is new has had no streams that could have ended with the old one: what it knows of contacts
+//!   begins with its process.)
 //! * Signs of one run say nothing of another.
 //!
 //! Pure: the time is an input.
@@ -74,6 +76,8 @@ pub struct Judge {
     since: Millis,
     /// The last tick.
     ticked: Millis,
+    /// When this nameserver was last seen to have stood still for longer than a heartbeat.
+    awake: Millis,
     /// The tablets of this reign's beginning were looked at.
     acquainted: bool,
 }
@@ -82,22 +86,25 @@ impl Judge {
     /// A nameserver that takes over at `now` and has heard nobody.
     #[must_use]
     pub fn new(timing: Timing, now: Millis) -> Self {
-        Self { timing, contacts: BTreeMap::new(), since: now, ticked: now, acquainted: false }
+        Self { timing, contacts: BTreeMap::new(), since: now, ticked: now, awake: now, acquainted: false }
     }
 
     /// Time passes. Called every [`PULSE`]; a gap means that this nameserver stood still, and so could not
-    /// hear what was said to it.
-    pub fn tick(&mut self, now: Millis) {
+    /// hear what was said to it. Answers whether the grace of all begins again (R19).
+    pub fn tick(&mut self, now: Millis) -> bool {
         let gap = now.since(self.ticked);
         self.ticked = now;
         // A late tick is no gap, however short the lease is.
         let gap = if gap > 2 * u64::from(PULSE.subsec_millis()) { gap } else { 0 };
-        if gap > self.timing.lease / 2 {
+        let long = gap > self.timing.lease / 2;
+        if long {
             self.since = now;
         }
         if gap > self.timing.heartbeat {
+            self.awake = now;
             self.contacts.values_mut().for_each(|c| c.refused = false);
         }
+        long
     }
 
     /// A run is registered: a sign of life, and the end of its predecessor.
@@ -135,9 +142,12 @@ impl Judge {
         true
     }
 
-    /// A handshake, begun while the tablet was a [suspect](Self::suspects), found its port closed or another run behind
-    /// it.
-    pub fn refused(&mut self, tablet: TabletId, incarnation: Incarnation) {
+    /// A handshake, begun at that time while the tablet was a [suspect](Self::suspects), found its port closed or another
+    /// run behind it. One from before this nameserver stood still says nothing (R18).
+    pub fn refused(&mut self, tablet: TabletId, incarnation: Incarnation, begun: Millis) {
+        if begun < self.awake {
+            return;
+        }
         let waits = self.timing.heartbeat * 2;
         let ticked = self.ticked;
         let suspect = |c: &&mut Contact| c.incarnation == incarnation && c.suspect(ticked, waits);
@@ -295,16 +305,16 @@ mod tests {
     fn the_fast_path_takes_a_broken_stream_and_then_a_refusal() {
         let mut judge = Judge::new(TIMING, ms(0));
         judge.opened(T, RUN, StreamId(1), ms(0));
-        judge.refused(T, RUN);
+        judge.refused(T, RUN, ms(0));
         assert!(!seen(&judge, 10).refused, "its stream is open");
         assert!(judge.suspects().is_empty());
         assert!(judge.closed(T, StreamId(1)));
         assert!(!judge.closed(T, StreamId(1)));
         assert_eq!(judge.suspects(), [(T, RUN)]);
         assert!(!seen(&judge, 10).alive && !seen(&judge, 10).refused);
-        judge.refused(T, NEXT);
+        judge.refused(T, NEXT, ms(0));
         assert!(!seen(&judge, 10).refused);
-        judge.refused(T, RUN);
+        judge.refused(T, RUN, ms(0));
         assert!(seen(&judge, 10).refused && judge.suspects().is_empty());
         // It comes back.
         judge.opened(T, RUN, StreamId(2), ms(20));
@@ -322,7 +332,7 @@ mod tests {
         judge.tick(ms(500));
         assert_eq!(judge.suspects(), [(T, RUN)]);
         assert!(!seen(&judge, 500).refused);
-        judge.refused(T, RUN);
+        judge.refused(T, RUN, ms(0));
         assert!(seen(&judge, 500).refused && !seen(&judge, 500).silent);
         judge.opened(T, RUN, StreamId(1), ms(600));
         assert!(!seen(&judge, 600).refused && judge.suspects().is_empty());
@@ -333,12 +343,16 @@ mod tests {
         let mut judge = Judge::new(TIMING, ms(0));
         judge.opened(T, RUN, StreamId(1), ms(0));
         judge.closed(T, StreamId(1));
-        judge.refused(T, RUN);
+        judge.refused(T, RUN, ms(0));
         judge.tick(ms(200));
         assert!(seen(&judge, 200).refused);
         judge.tick(ms(401));
         assert!(!seen(&judge, 401).refused);
         assert_eq!(judge.suspects(), [(T, RUN)]);
+        judge.refused(T, RUN, ms(400));
+        assert!(!seen(&judge, 401).refused, "it was begun before (R18)");
+        judge.refused(T, RUN, ms(401));
+        assert!(seen(&judge, 401).refused);
     }
 
     #[test]

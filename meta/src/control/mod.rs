@@ -9,7 +9,8 @@
 //!
 //! * `reign`: from taking over to being deposed; the planning passes.
 //! * [`attend`]: one heartbeat stream. [`tell`]: what a tablet is told on it.
-//! * [`judge`], [`soft`]: decisions over values, with the time as an input. [`probe`]: the handshake.
+//! * [`soft`]: what is known beside the state, and the plan. [`judge`]: who is there. [`guard`]: whether it is they who are
+//!   silent (R19). [`trials`]: who does not come to serve (R23). All are decisions over values, with the time as an input.
 //!
 //! **Invariants**
 //! * Nothing is judged, told or granted but in a *reign*: after this nameserver has committed its controller epoch, and
@@ -17,12 +18,14 @@
 //! * A decision is made on a state that was confirmed after the pass began, and its outcome is known before the next one.
 
 pub mod attend;
+pub mod guard;
 pub mod judge;
-pub mod probe;
 mod reign;
 pub mod soft;
 pub mod tell;
+pub mod trials;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,10 +38,10 @@ use stela_meta_state::state::State;
 use tokio::sync::watch;
 
 use self::judge::{StreamId, Timing};
-use self::probe::Probes;
 use self::soft::Soft;
 use crate::config::Config;
 use crate::group::Group;
+use crate::probe::{self, Probes};
 
 /// How often the time is looked at.
 pub const PULSE: Duration = Duration::from_millis(100);
@@ -175,10 +178,25 @@ impl Control {
         else {
             return;
         };
-        let this = self.clone();
+        let (this, begun) = (self.clone(), Millis::now());
         tokio::spawn(async move {
             if probe::probe(&endpoint, run).await == probe::Found::Gone {
-                this.soft.lock().judge.refused(tablet, run);
+                this.soft.lock().judge.refused(tablet, run, begun);
+                this.signs.send_replace(());
+            }
+        });
+    }
+
+    /// R19: is it they who are silent, or does this nameserver not hear? A quorum is asked for, and one other nameserver
+    /// whether it reaches any of them.
+    fn ask_another(self: &Arc<Self>, missing: BTreeSet<TabletId>) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            tracing::warn!(tablets = missing.len(), "many tablets are silent: another nameserver is asked");
+            if this.group.confirm().await.is_ok()
+                && this.group.reached_by_another(&missing).await == Some(false)
+            {
+                this.soft.lock().guard.unreachable(&missing);
                 this.signs.send_replace(());
             }
         });

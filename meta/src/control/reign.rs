@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use stela_common::clock::Millis;
 use stela_common::ids::NodeId;
-use stela_meta_state::command::{Command, Reply};
+use stela_meta_state::command::{Command, Elect, Reply};
 use stela_meta_state::object::Key;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -86,13 +86,20 @@ async fn pulse(control: &Arc<Control>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let suspects = {
+        let now = Millis::now();
+        let (suspects, missing, blocked) = {
             let mut soft = control.soft.lock();
-            soft.judge.tick(Millis::now());
-            soft.judge.suspects()
+            soft.tick(now);
+            (soft.judge.suspects(), soft.guard.question(now), soft.complaints(now))
         };
         for (tablet, run) in suspects {
             control.suspect(tablet, run);
+        }
+        if let Some(missing) = missing {
+            control.ask_another(missing);
+        }
+        for (why, partitions) in blocked {
+            tracing::warn!(partitions, why, "partitions have no leader");
         }
         control.signs.send_replace(());
     }
@@ -151,6 +158,9 @@ async fn pass(control: &Arc<Control>) -> Result<(), Unsettled> {
     let commands = control.note(|soft, state| {
         let commands = soft.plan(state, Millis::now());
         soft.bar(state, &commands);
+        for (partition, leader) in soft.passed_over(state, &commands) {
+            tracing::warn!(%partition, leader, "does not come to serve: another one is to lead");
+        }
         commands
     });
     let carried_out = carry_out(control, &commands).await;
@@ -196,6 +206,10 @@ fn report(control: &Control, commands: &[Command], replies: &[Reply], index: u64
             }
             (Command::Online { tablet, .. }, None) => {
                 tracing::info!(index, %tablet, endpoint = control.endpoint_of(*tablet), "tablet is online again");
+            }
+            (Command::Elect(Elect { key, leader, unclean: Some(shown), .. }), None) => {
+                let leader = control.endpoint_of(*leader);
+                tracing::warn!(index, partition = %key, leader, shown, "elected; its last writes may be lost");
             }
             (Command::Elect(e), None) => {
                 tracing::info!(index, partition = %e.key, leader = control.endpoint_of(e.leader), "elected");

@@ -16,27 +16,48 @@ use stela_meta_state::command::Command;
 use stela_meta_state::plan::{self, Drain, Observed, Report, Seen};
 use stela_meta_state::state::State;
 
+use super::guard::Guard;
 use super::judge::{Judge, Timing};
+use super::trials::Trials;
 
 /// A planned switch is given up after this, ms (R12).
 const SWITCH: u64 = 10_000;
+/// That a partition has no leader is said after this, ms: an ordinary election is over by then.
+const BLOCKED: u64 = 5_000;
+/// And again after this, ms.
+const AGAIN: u64 = 60_000;
 
 /// What the nameserver that leads knows beside the state.
 #[derive(Debug)]
 pub struct Soft {
     /// Signs of life.
     pub judge: Judge,
+    /// R19.
+    pub guard: Guard,
+    trials: Trials,
     /// For the planner and for display; [`Soft::plan`] brings the tablets up to date.
     observed: Observed,
     /// Grows with each report that a decision may depend on.
     revision: u64,
     /// On what basis nothing was to be done.
     idle: Option<Basis>,
+    /// When time alone will give something to do; `None`: never.
+    due: Option<Millis>,
+    /// Partitions that nobody leads and nobody can be elected for, as of the last plan.
+    blocked: BTreeMap<PartitionKey, Blocked>,
     barred: BTreeSet<TabletId>,
     /// Planned switches that are wanted, and since when they are known here.
     switches: BTreeMap<OpId, Millis>,
     drains: Vec<Drain>,
     timing: Timing,
+}
+
+/// A partition that nobody leads.
+#[derive(Debug)]
+struct Blocked {
+    why: String,
+    /// It is to be said next.
+    says: Millis,
 }
 
 /// All that a plan depends on, but for the figures that only choose among candidates.
@@ -53,13 +74,24 @@ impl Soft {
     pub fn new(timing: Timing, now: Millis) -> Self {
         Self {
             judge: Judge::new(timing, now),
+            guard: Guard::default(),
+            trials: Trials::default(),
             observed: Observed::default(),
             revision: 0,
             idle: None,
+            due: None,
+            blocked: BTreeMap::new(),
             barred: BTreeSet::new(),
             switches: BTreeMap::new(),
             drains: Vec::new(),
             timing,
+        }
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self, now: Millis) {
+        if self.judge.tick(now) {
+            self.guard.begin_again();
         }
     }
 
@@ -101,18 +133,64 @@ impl Soft {
     /// The next safe commands. As long as nothing has changed since there were none, it costs next to nothing.
     pub fn plan(&mut self, state: &State, now: Millis) -> Vec<Command> {
         self.judge.acquaint(state, now);
-        let tablets = self.judge.seen(state, now);
+        let mut tablets = self.judge.seen(state, now);
+        self.guard.weigh(state, &mut tablets, self.timing.lease, now);
         let basis = Basis { applied: state.applied, revision: self.revision, tablets };
-        if self.idle.as_ref() == Some(&basis) {
+        if self.idle.as_ref() == Some(&basis) && self.due.is_none_or(|due| now < due) {
             return Vec::new();
         }
         self.observed.tablets.clone_from(&basis.tablets);
-        self.watch_switches(state, now);
+        let switches = self.watch_switches(state, now);
+        let trials = self.trials.watch(state, &mut self.observed, now);
+        self.due = switches.into_iter().chain(trials).min();
         let commands = plan::plan(state, &self.observed);
         self.drains = plan::drains(state, &self.observed);
-        // A switch that is wanted is a matter of time, too.
-        self.idle = (commands.is_empty() && self.switches.is_empty()).then_some(basis);
+        self.note_blocked(plan::obstacles(state, &self.observed), now);
+        self.idle = commands.is_empty().then_some(basis);
         commands
+    }
+
+    fn note_blocked(&mut self, obstacles: Vec<(PartitionKey, String)>, now: Millis) {
+        let mut before = std::mem::take(&mut self.blocked);
+        let noted = obstacles.into_iter().map(|(key, why)| {
+            let says = before.remove(&key).map_or(now.plus(BLOCKED), |b| b.says);
+            (key, Blocked { why, says })
+        });
+        self.blocked = noted.collect();
+    }
+
+    /// Why nobody leads that partition, as of the last plan; `None`: somebody does, or is about to.
+    #[must_use]
+    pub fn obstacle(&self, key: PartitionKey) -> Option<&str> {
+        self.blocked.get(&key).map(|b| b.why.as_str())
+    }
+
+    /// What is to be said now about partitions without a leader: each reason, and how many partitions it keeps back.
+    pub fn complaints(&mut self, now: Millis) -> BTreeMap<String, usize> {
+        let mut complaints = BTreeMap::new();
+        for blocked in self.blocked.values_mut().filter(|b| b.says <= now) {
+            blocked.says = now.plus(AGAIN);
+            *complaints.entry(blocked.why.clone()).or_default() += 1;
+        }
+        complaints
+    }
+
+    /// R23: the partitions of these elections whose leader did not come to serve, and that leader.
+    #[must_use]
+    pub fn passed_over(&self, state: &State, commands: &[Command]) -> Vec<(PartitionKey, String)> {
+        let stalled = |command: &Command| {
+            let Command::Elect(elect) = command else { return None };
+            let partition = state.partitions.get(&elect.key)?;
+            self.observed.stalled.get(&(elect.key, partition.epoch))?;
+            Some((elect.key, state.tablets.get(&partition.leader)?.endpoint.clone()))
+        };
+        commands.iter().filter_map(stalled).collect()
+    }
+
+    /// What each replica is known to have, for the record of an election that may lose something.
+    #[must_use]
+    pub fn logs(&self, state: &State, key: PartitionKey) -> String {
+        plan::logs(state, &self.observed, key)
     }
 
     /// R12: which leaders are to surrender, as of the last plan.
@@ -122,15 +200,19 @@ impl Soft {
     }
 
     /// A switch has its time from when it is first seen here: a nameserver that takes over gives it all of it.
-    fn watch_switches(&mut self, state: &State, now: Millis) {
+    /// Answers when the next one's is over.
+    fn watch_switches(&mut self, state: &State, now: Millis) -> Option<Millis> {
         let wanted: BTreeSet<OpId> =
             state.partitions.values().filter_map(|p| p.switch).map(|s| s.op).collect();
         self.switches.retain(|op, _| wanted.contains(op));
         for op in wanted {
             self.switches.entry(op).or_insert(now);
         }
-        let late = self.switches.iter().filter(|(_, since)| now.since(**since) > SWITCH);
-        self.observed.overdue = late.map(|(op, _)| *op).collect();
+        let until = |since: &Millis| since.plus(SWITCH);
+        let (late, open): (Vec<_>, Vec<_>) =
+            self.switches.iter().partition(|(_, since)| until(since) <= now);
+        self.observed.overdue = late.into_iter().map(|(op, _)| *op).collect();
+        open.into_iter().map(|(_, since)| until(since)).min()
     }
 
     /// Bars whom these commands are directed against: those judged offline, and the leaders that are to be replaced.
@@ -172,14 +254,14 @@ impl Soft {
 }
 
 /// What of a report can make something to be done.
-fn decisive(report: Report) -> (Incarnation, Epoch, [bool; 3], Epoch, Option<Offset>) {
-    let Report { incarnation, epoch, leading, serving, quarantined, surrendered, start, .. } =
-        report;
-    (incarnation, epoch, [leading, serving, quarantined], surrendered, start)
+fn decisive(report: Report) -> (Incarnation, Epoch, [bool; 4], Epoch, Option<Offset>) {
+    let Report { incarnation, epoch, leading, serving, surrendered, start, .. } = report;
+    let Report { waits_for_others, quarantined, .. } = report;
+    (incarnation, epoch, [leading, serving, waits_for_others, quarantined], surrendered, start)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use stela_common::ids::Version;
     use stela_meta_state::command::Elect;
     use stela_meta_state::state::{Leadership, Partition, Replica, Tablet, Tombstone};
@@ -188,10 +270,10 @@ mod tests {
     use crate::control::judge::StreamId;
 
     const TIMING: Timing = Timing { lease: 2000, heartbeat: 200 };
-    const KEY: PartitionKey =
+    pub(in crate::control) const KEY: PartitionKey =
         PartitionKey { tid: TableId(1), pid: stela_common::ids::PartitionId(0) };
 
-    fn tablet(n: u32) -> Tablet {
+    pub(in crate::control) fn tablet(n: u32) -> Tablet {
         Tablet {
             endpoint: format!("t:{n}"),
             incarnation: Incarnation(u64::from(n)),
@@ -206,7 +288,7 @@ mod tests {
     }
 
     /// Two tablets, and a partition on both that the first leads.
-    fn state() -> State {
+    pub(in crate::control) fn state() -> State {
         let both = [TabletId(1), TabletId(2)];
         let member = |t: TabletId| stela_common::wire::Member {
             tablet: t,
@@ -221,7 +303,7 @@ mod tests {
             start: None,
         };
         let partition = Partition {
-            replicas: both.map(|t| Replica { tablet: t, was_leader: false, held: false }).to_vec(),
+            replicas: both.map(|t| Replica { tablet: t, was_leader: false, held: false, doubt: None }).to_vec(),
             epoch: 1.into(),
             leader: both[0],
             leader_incarnation: Incarnation(1),
@@ -282,7 +364,7 @@ mod tests {
         assert_eq!(soft.plan(&state, Millis(10)), []);
         soft.judge.closed(TabletId(1), StreamId(1));
         assert_eq!(soft.plan(&state, Millis(10)), []);
-        soft.judge.refused(TabletId(1), Incarnation(1));
+        soft.judge.refused(TabletId(1), Incarnation(1), Millis(10));
         let commands = soft.plan(&state, Millis(10));
         assert!(
             matches!(&commands[..], [Command::Offline { .. }, Command::Elect(e)] if e.leader == TabletId(2)),

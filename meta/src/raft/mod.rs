@@ -17,6 +17,7 @@ pub mod log;
 pub mod machine;
 pub mod network;
 pub mod propose;
+mod reach;
 pub mod retain;
 pub mod rounds;
 pub mod seat;

@@ -142,6 +142,16 @@ impl Raft for Service {
             },
         }))
     }
+
+    async fn reach(
+        &self,
+        request: Request<pb::ReachRequest>,
+    ) -> Result<Response<pb::ReachReply>, Status> {
+        let request = request.into_inner();
+        self.seat.check(request.from.as_ref())?;
+        let reached = self.seat.reaches(&request.tablets).await;
+        Ok(Response::new(pb::ReachReply { reached }))
+    }
 }
 
 fn sender(from: Option<&pb::Identity>) -> Result<u64, Malformed> {

@@ -61,6 +61,17 @@ impl Seat {
         Some((peer.endpoint.clone(), self.speaker(member.id).to(id, &peer.dir_uuid)))
     }
 
+    /// The other members, and the identities that go with calls to them.
+    pub(super) fn others(&self) -> Vec<(String, pb::Identity)> {
+        let Some(me) = self.member() else { return Vec::new() };
+        let speaker = self.speaker(me.id);
+        let all = self.with_membership(|m| {
+            let others = m.nodes().filter(|(id, _)| **id != me.id);
+            others.map(|(id, p)| (p.endpoint.clone(), speaker.to(*id, &p.dir_uuid))).collect()
+        });
+        all.unwrap_or_default()
+    }
+
     /// Lets a call through, or says why not.
     pub(super) fn check(&self, from: Option<&pb::Identity>) -> Result<&Member, Status> {
         let from = from.ok_or_else(|| Status::invalid_argument("a call without an identity"))?;

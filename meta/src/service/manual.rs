@@ -13,7 +13,7 @@ use stela_common::ids::{Incarnation, PartitionId, PartitionKey, TabletId, Versio
 use stela_common::table::{Ack, Sync};
 use stela_common::wire;
 use stela_meta_state::command::{Command, Elect};
-use stela_meta_state::state::{Partition, State};
+use stela_meta_state::state::{Doubt, Partition, State};
 use stela_proto::nameserver as pb;
 
 use super::nameserver::{Answers, written};
@@ -129,6 +129,7 @@ impl Answers {
                     last_epoch: report.map_or(0, |r| r.last_epoch.0),
                     offset: report.map_or(0, |r| r.offset.0),
                     commit: report.map_or(0, |r| r.commit.0),
+                    doubt: partition.doubt(replica.tablet).map_or("", Doubt::text).into(),
                 }
             });
             Ok(pb::CandidatesReply {
@@ -136,6 +137,7 @@ impl Answers {
                 epoch: partition.epoch.0,
                 version: partition.version.0,
                 leader: endpoint(partition.leader),
+                waits: soft.obstacle(key).unwrap_or_default().into(),
                 rows: rows.collect(),
             })
         })
@@ -182,13 +184,6 @@ fn unclean(
         }
         return Ok(None);
     }
-    let shown = partition.replicas.iter().map(|replica| {
-        let endpoint = state.tablets.get(&replica.tablet).map_or("?", |t| t.endpoint.as_str());
-        match soft.report_of(state, key, replica.tablet) {
-            Some(report) => format!("{endpoint} {} of epoch {}", report.offset, report.last_epoch),
-            None => format!("{endpoint} unknown"),
-        }
-    });
     Ok(Some(Elect {
         key,
         expected: Version(request.version),
@@ -196,7 +191,7 @@ fn unclean(
         incarnation,
         auto: false,
         surrendered: None,
-        unclean: Some(shown.collect::<Vec<_>>().join(", ")),
+        unclean: Some(soft.logs(state, key)),
     }))
 }
 

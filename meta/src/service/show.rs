@@ -60,6 +60,7 @@ fn partition(
             .collect(),
         serving: leader.is_some_and(|r| r.serving && r.epoch == partition.epoch)
             && soft.is_alive(state, partition.leader, now),
+        waits: soft.obstacle(key).unwrap_or_default().into(),
     }
 }
 

@@ -165,6 +165,14 @@ fn members(state: &State, key: PartitionKey, partition: &Partition) -> Result<()
             replica.tablet
         );
     }
+    for replica in &partition.replicas {
+        let marked = partition.member(replica.tablet).is_some_and(|m| m.untrusted);
+        holds!(
+            marked == replica.doubt.is_some(),
+            "{} of {key} is marked without a reason, or doubted without a mark",
+            replica.tablet
+        );
+    }
     for member in partition.in_sync.iter().filter(|m| !m.untrusted) {
         let registered = state.tablets.get(&member.tablet).map(|t| t.incarnation);
         holds!(
@@ -350,6 +358,7 @@ fn same_epoch(
 ) -> Result<(), Broken> {
     let leader = |p: &Partition| (p.leader, p.leader_incarnation);
     holds!(leader(was) == leader(is), "epoch {} of {key} has two leaders", is.epoch);
+    holds!(was.uncleans == is.uncleans, "epoch {} of {key} became unclean later", is.epoch);
     for member in &is.in_sync {
         match was.member(member.tablet) {
             None => {
@@ -380,6 +389,17 @@ fn elected(
 ) -> Result<(), Broken> {
     holds!(is.epoch == was.epoch.next(), "{key} went from epoch {} to {}", was.epoch, is.epoch);
     let unclean = is.history.last().is_some_and(|l| l.unclean);
+    holds!(
+        is.uncleans == was.uncleans + u64::from(unclean)
+            && unclean == (is.last_unclean == is.epoch),
+        "epoch {} of {key} is not counted as it began",
+        is.epoch
+    );
+    holds!(
+        !unclean || is.in_sync.len() == 1,
+        "after an unclean election {key} has {:?}",
+        is.in_sync
+    );
     let member = was.member(is.leader);
     holds!(
         unclean || member.is_some_and(|m| !m.untrusted),

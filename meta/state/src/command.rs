@@ -197,7 +197,8 @@ pub struct Elect {
     pub auto: bool,
     /// Who has surrendered (R12).
     pub surrendered: Option<TabletId>,
-    /// R16: an operator's decision for one who may lack acknowledged writes, with what he was shown, for the record.
+    /// For one who may lack acknowledged writes, with what every replica was known to have, for the record: an
+    /// operator's decision (R16), or, if `auto`, for the longest log when all have only lost their tails (R15).
     #[serde(default)]
     pub unclean: Option<String>,
 }

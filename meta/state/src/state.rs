@@ -92,7 +92,7 @@ pub struct Partition {
     /// 0 once a change of the set went through in it.
     #[serde(default)]
     pub refused_shrink_epoch: Epoch,
-    /// The last epoch that was recorded unclean (R16), beyond what the history still names. 0: none.
+    /// The last epoch that was recorded unclean (R15, R16), beyond what the history still names. 0: none.
     #[serde(default)]
     pub last_unclean: Epoch,
     /// How many epochs were (R35).
@@ -127,6 +127,35 @@ pub struct Replica {
     /// Held back by an operator, or by a restart while `auto_failover` was off (R21, R22).
     #[serde(default)]
     pub held: bool,
+    /// Why its membership is marked untrusted; goes with the mark.
+    #[serde(default)]
+    pub doubt: Option<Doubt>,
+}
+
+/// Why a member cannot prove that it has all that it acknowledged (R14); the later ones are worse.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Doubt {
+    /// Its machine went down without a clean stop: what `sync=interval` had not synced may be gone, and nothing else.
+    Tail,
+    /// It joined its leader with less than it had acknowledged (R6).
+    Lost,
+    /// Its copy is damaged (R30).
+    Damage,
+    /// Its disk is not the one that it had: another, or an older image of it.
+    Disk,
+}
+
+impl Doubt {
+    /// In words, for operators.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Tail => "its last writes may be lost",
+            Self::Lost => "it lost acknowledged writes",
+            Self::Damage => "its copy is damaged",
+            Self::Disk => "it is on another disk",
+        }
+    }
 }
 
 /// How an epoch began.
@@ -136,7 +165,7 @@ pub struct Leadership {
     pub epoch: Epoch,
     /// Its leader.
     pub leader: TabletId,
-    /// Outside the in-sync set, by an operator's order (R16).
+    /// Its leader may lack acknowledged writes: an operator's order (R16), or all had lost their tails (R15).
     #[serde(default)]
     pub unclean: bool,
     /// Who had surrendered before (R12).
@@ -374,6 +403,22 @@ impl Partition {
     #[must_use]
     pub fn replica(&self, tablet: TabletId) -> Option<&Replica> {
         self.replicas.iter().find(|r| r.tablet == tablet)
+    }
+
+    /// Why the membership of that tablet is marked untrusted; of a mark without a reason, the worst.
+    #[must_use]
+    pub fn doubt(&self, tablet: TabletId) -> Option<Doubt> {
+        self.member(tablet).filter(|m| m.untrusted)?;
+        Some(self.replica(tablet).and_then(|r| r.doubt).unwrap_or(Doubt::Disk))
+    }
+
+    /// Takes another in-sync set: doubts go with the memberships that they were about.
+    pub(crate) fn set_in_sync(&mut self, in_sync: Vec<Member>) {
+        self.in_sync = in_sync;
+        for replica in &mut self.replicas {
+            let doubted = self.in_sync.iter().any(|m| m.tablet == replica.tablet && m.untrusted);
+            replica.doubt = replica.doubt.filter(|_| doubted);
+        }
     }
 
     /// Is the replica on that tablet held (R22)?

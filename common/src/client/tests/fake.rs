@@ -285,6 +285,7 @@ pub fn table_row(leaders: &[&str], replicas: &[&str]) -> ns::TableRow {
             })
             .collect(),
         serving: true,
+        ..Default::default()
     });
     ns::TableRow { table: Some((&table).into()), partitions: partitions.collect() }
 }

@@ -188,7 +188,7 @@ fn first(leader: Member, in_sync: Vec<Member>, version: Version, may_lose_tail: 
     let epoch = Epoch(1);
     let replicas = in_sync
         .iter()
-        .map(|m| Replica { tablet: m.tablet, was_leader: false, held: false })
+        .map(|m| Replica { tablet: m.tablet, was_leader: false, held: false, doubt: None })
         .collect();
     let began =
         Leadership { epoch, leader: leader.tablet, unclean: false, surrendered: None, start: None };

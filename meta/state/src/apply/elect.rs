@@ -2,7 +2,8 @@
 //!
 //! Invariants: the leader comes out of the in-sync set, as the run that is registered, trusted, healthy and not held;
 //! the set loses its untrusted and offline members and is never empty; an epoch has one leader for ever. But for an
-//! unclean election (R16): an operator's, recorded as such, after which the set is the leader alone.
+//! unclean election, recorded as such, after which the set is the leader alone: an operator's (R16), or that of the
+//! longest log when every member may lack its tail and nothing else (R15; which is the longest, the proposer knows).
 
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, Offset, PartitionKey, TabletId};
@@ -12,7 +13,7 @@ use super::{Outcome, Step, same_version, stale};
 use crate::command::{Elect, Reply};
 use crate::object::Key;
 use crate::rules::Rules;
-use crate::state::{HISTORY, Leadership, OpKind, Partition};
+use crate::state::{Doubt, HISTORY, Leadership, OpKind, Partition};
 
 impl Step<'_> {
     pub(super) fn elect<R: Rules>(&mut self, elect: &Elect) -> Outcome {
@@ -39,7 +40,7 @@ impl Step<'_> {
             partition.epoch = partition.epoch.next();
             partition.leader = elect.leader;
             partition.leader_incarnation = elect.incarnation;
-            partition.in_sync = in_sync;
+            partition.set_in_sync(in_sync);
             partition.version = version;
             partition.switch = None;
             let unclean = elect.unclean.is_some();
@@ -60,15 +61,14 @@ impl Step<'_> {
             partition.history.drain(..old);
             self.changed.insert(Key::Partition(elect.key));
         }
-        match (switch, &elect.unclean) {
-            (Some(switch), _) => self.fulfil(switch, elect.leader),
-            (None, Some(shown)) => {
-                let word = format!("unclean: {shown}");
-                self.record_as(OpKind::ChangeLeader, elect.key, elect.leader, elect.auto, &word);
-            }
-            (None, None) => {
-                self.record(OpKind::ChangeLeader, elect.key, elect.leader, elect.auto);
-            }
+        let why = if elect.auto { "tail may be lost" } else { "unclean" };
+        let word = elect.unclean.as_ref().map(|shown| format!("{why}: {shown}"));
+        if let Some(switch) = switch {
+            self.fulfil(switch, elect.leader);
+        }
+        if switch.is_none() || word.is_some() {
+            let word = word.unwrap_or_default();
+            self.record_as(OpKind::ChangeLeader, elect.key, elect.leader, elect.auto, &word);
         }
         for tablet in offline {
             self.record(OpKind::OfflineReplica, elect.key, tablet, elect.auto);
@@ -98,8 +98,10 @@ impl Step<'_> {
         if R::ELECT_OUTSIDE {
             return Ok(());
         }
-        if elect.unclean.is_some() {
-            return self.may_elect_unclean(partition, elect);
+        match &elect.unclean {
+            Some(_) if elect.auto => return self.may_elect_longest(partition, elect),
+            Some(_) => return self.may_elect_unclean(partition),
+            None => {}
         }
         let refused = |why| Err(Refusal::new(Code::InvalidParameter, why));
         match partition.member(elect.leader) {
@@ -112,12 +114,26 @@ impl Step<'_> {
         }
     }
 
-    /// R16: only where nobody leads and nobody can be elected without loss.
-    fn may_elect_unclean(&self, partition: &Partition, elect: &Elect) -> Result<(), Refusal> {
-        let refused = |why: String| Err(Refusal::new(Code::InvalidParameter, why));
-        if elect.auto {
-            return refused("an unclean election is an operator's".into());
+    /// R15: every member is back, and may lack nothing but its tail.
+    fn may_elect_longest(&self, partition: &Partition, elect: &Elect) -> Result<(), Refusal> {
+        let refused = |why| Err(Refusal::new(Code::InvalidParameter, why));
+        let back = |m: &Member| {
+            partition.doubt(m.tablet) == Some(Doubt::Tail) && self.state.is_healthy(m.tablet)
+        };
+        if partition.member(elect.leader).is_none() {
+            refused("candidate is not in sync")
+        } else if partition.is_held(elect.leader) {
+            refused("candidate is held")
+        } else if !partition.in_sync.iter().all(back) {
+            refused("a member is not there, or lacks more than its tail or nothing")
+        } else {
+            Ok(())
         }
+    }
+
+    /// R16: only where nobody leads and nobody can be elected without loss.
+    fn may_elect_unclean(&self, partition: &Partition) -> Result<(), Refusal> {
+        let refused = |why: String| Err(Refusal::new(Code::InvalidParameter, why));
         let of = |id: TabletId| {
             self.state.tablets.get(&id).map_or_else(String::new, |t| t.endpoint.clone())
         };

@@ -38,7 +38,7 @@ impl Step<'_> {
             {
                 replica.was_leader = false;
             }
-            partition.in_sync = in_sync;
+            partition.set_in_sync(in_sync);
             partition.version = version;
             partition.refused_shrink_epoch = Epoch(0);
             self.changed.insert(Key::Partition(change.key));

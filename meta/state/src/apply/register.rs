@@ -1,8 +1,8 @@
 //! R14: one run of a tablet's process registers, in one command with all that follows from it.
 //!
 //! Invariants: a run that was superseded never registers again; a trusted member always stands in its sets as the run
-//! that is registered; a member that cannot prove its copy keeps its place, marked, and the mark stays until it is
-//! removed. Nothing is elected here: that the leader's run is gone is for the planner to see (R1).
+//! that is registered; a member that cannot prove its copy keeps its place, marked with the worst reason that there was
+//! (R15), and the mark stays until it is removed. Nothing is elected here: that the leader's run is gone is for the planner to see (R1).
 
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Incarnation, PartitionKey, TabletId};
@@ -12,7 +12,7 @@ use super::{Outcome, Step, stale};
 use crate::command::{Register, Reply};
 use crate::object::Key;
 use crate::rules::Rules;
-use crate::state::{PAST, Tablet};
+use crate::state::{Doubt, PAST, Tablet};
 
 /// What a registration proves of the copies on its disk.
 struct Proof<'a> {
@@ -22,6 +22,21 @@ struct Proof<'a> {
     no_tail_lost: bool,
     /// Partitions with damage that is not proven harmless (R30).
     damaged: &'a [PartitionKey],
+}
+
+impl Proof<'_> {
+    /// What is left to doubt of the copy of that partition.
+    fn doubt(&self, key: PartitionKey, may_lose_tail: bool) -> Option<Doubt> {
+        if !self.same_disk {
+            Some(Doubt::Disk)
+        } else if self.damaged.contains(&key) {
+            Some(Doubt::Damage)
+        } else if may_lose_tail && !self.no_tail_lost {
+            Some(Doubt::Tail)
+        } else {
+            None
+        }
+    }
 }
 
 impl Step<'_> {
@@ -92,14 +107,14 @@ impl Step<'_> {
             };
             replica.held |= hold;
             if let Some(member) = partition.in_sync.iter_mut().find(|m| m.tablet == id) {
-                let trusted = !member.untrusted
-                    && proof.same_disk
-                    && (proof.no_tail_lost || !partition.may_lose_tail)
-                    && !proof.damaged.contains(key);
-                if trusted || R::TRUST_ALL {
+                // A mark of which no reason is known may have the worst one.
+                let known = member.untrusted.then(|| replica.doubt.unwrap_or(Doubt::Disk));
+                let doubt = known.max(proof.doubt(*key, partition.may_lose_tail));
+                if doubt.is_none() || R::TRUST_ALL {
                     member.incarnation = own;
                 } else {
                     member.untrusted = true;
+                    replica.doubt = doubt;
                 }
             }
             partition.version = version;

@@ -3,6 +3,7 @@
 mod catalog;
 mod election;
 mod in_sync;
+mod longest;
 mod interleavings;
 mod planning;
 mod random;

@@ -6,7 +6,7 @@ use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TabletId};
 
 use super::{World, three};
 use crate::command::Command;
-use crate::plan::{Observed, Report, Seen, plan};
+use crate::plan::{Observed, PassedOver, Report, Seen, obstacles, plan};
 
 /// All registered runs are alive.
 pub(super) fn all_alive(w: &World) -> Observed {
@@ -258,6 +258,56 @@ fn with_auto_failover_off_findings_are_recorded_and_no_role_changes() {
     w.auto_failover("true");
     assert_eq!(elected(&mend(&mut w)), [(key, a)]);
     assert_eq!(w.in_sync(key), [a, b, c]);
+}
+
+/// H16: the one with the longest log was elected again and again, though it never came to serve.
+#[test]
+fn h16_a_leader_that_does_not_come_to_serve_is_passed_over_in_turn() {
+    let (mut w, key, [a, b, c]) = three();
+    let mut o = all_alive(&w);
+    for (t, offset) in [(a, 100), (b, 50), (c, 99)] {
+        report(&w, &mut o, key, t, 1, offset);
+    }
+    let mut turns = Vec::new();
+    for turn in 1..=4 {
+        let leader = w.of(key).leader;
+        o.stalled = BTreeSet::from([(key, w.of(key).epoch)]);
+        let passed = PassedOver { incarnation: w.incarnation(leader), turn, ..PassedOver::default() };
+        o.passed_over.insert((key, leader), passed);
+        carry_out(&mut w, &o);
+        assert_eq!(plan(&w.state, &o), [], "the epoch that is over is judged no more");
+        turns.push(w.of(key).leader);
+    }
+    assert_eq!(turns, [c, b, a, c]);
+    // The next run of its process begins anew.
+    w.restart(a);
+    report(&w, &mut o, key, a, 1, 100);
+    o.tablets = all_alive(&w).tablets;
+    o.stalled = BTreeSet::from([(key, w.of(key).epoch)]);
+    assert_eq!(elected(&plan(&w.state, &o)), [(key, a)]);
+}
+
+#[test]
+fn r23_a_leader_that_nobody_can_replace_goes_on() {
+    let (mut w, key, [a, b, c]) = three();
+    for t in [b, c] {
+        w.offline(t);
+    }
+    let mut o = all_alive(&w);
+    for t in [b, c] {
+        o.tablets.get_mut(&t).unwrap().alive = false;
+    }
+    o.stalled = BTreeSet::from([(key, Epoch(1))]);
+    assert_eq!(plan(&w.state, &o), []);
+    assert_eq!(obstacles(&w.state, &o), [(key, "waits for b:1, c:1".to_owned())]);
+    w.shrink(key, &[b, c]);
+    let alone = "a:1 does not come to serve, and no other replica can lead";
+    assert_eq!(obstacles(&w.state, &o), [(key, alone.to_owned())]);
+    w.auto_failover("false");
+    let mut o = all_alive(&w);
+    o.stalled = BTreeSet::from([(key, Epoch(1))]);
+    assert_eq!(plan(&w.state, &o).len(), 2, "they are back online; nobody is elected (R21)");
+    let _ = a;
 }
 
 #[test]

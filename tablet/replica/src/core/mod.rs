@@ -315,6 +315,12 @@ impl<V: Variant> Replica<V> {
         matches!(&self.role, Role::Leader(leader) if leader.serving())
     }
 
+    /// Does it lead, not serve yet, and wait for nothing of its own any more (R23)?
+    #[must_use]
+    pub fn waits_for_others(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.waits_for_others::<V>(&self.base))
+    }
+
     /// The epoch in which it has surrendered (R12), as long as it acts in none above.
     #[must_use]
     pub fn surrendered(&self) -> Option<Epoch> {

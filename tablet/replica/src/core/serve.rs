@@ -24,6 +24,11 @@ impl Leader {
         self.serving && !self.surrendered()
     }
 
+    /// Its own part of the barrier is done: it waits for others to confirm (R10), or for the end of permits (R11).
+    pub(super) fn waits_for_others<V: Variant>(&self, base: &Base) -> bool {
+        self.announced && !self.serving && base.log.stable::<V>(base.me.sync) >= self.start
+    }
+
     /// Does it neither wait for anything nor watch anybody? Followers in the set are watched: a leader with such is
     /// never idle. So is who may come into it.
     pub(super) fn idle(&self, base: &Base) -> bool {

@@ -1,4 +1,4 @@
-//! The handshake with a tablet's port that the fast path asks for (R18).
+//! The handshake with a tablet's port that the fast path asks for (R18), and other nameservers (R19).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
