@@ -76,8 +76,12 @@ impl Fake {
         };
         let endpoint = self.endpoint.clone();
         let replica = ns::ReplicaRow { endpoint, leader: true, alive: true, ..Default::default() };
-        let partition =
-            ns::PartitionRow { replicas: vec![replica], epoch: 1, serving: true, ..Default::default() };
+        let partition = ns::PartitionRow {
+            replicas: vec![replica],
+            epoch: 1,
+            serving: true,
+            ..Default::default()
+        };
         ns::TableRow { table: Some((&table).into()), partitions: vec![partition] }
     }
 }

@@ -86,7 +86,14 @@ impl Judge {
     /// A nameserver that takes over at `now` and has heard nobody.
     #[must_use]
     pub fn new(timing: Timing, now: Millis) -> Self {
-        Self { timing, contacts: BTreeMap::new(), since: now, ticked: now, awake: now, acquainted: false }
+        Self {
+            timing,
+            contacts: BTreeMap::new(),
+            since: now,
+            ticked: now,
+            awake: now,
+            acquainted: false,
+        }
     }
 
     /// Time passes. Called every [`PULSE`]; a gap means that this nameserver stood still, and so could not

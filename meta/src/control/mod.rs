@@ -192,7 +192,10 @@ impl Control {
     fn ask_another(self: &Arc<Self>, missing: BTreeSet<TabletId>) {
         let this = self.clone();
         tokio::spawn(async move {
-            tracing::warn!(tablets = missing.len(), "many tablets are silent: another nameserver is asked");
+            tracing::warn!(
+                tablets = missing.len(),
+                "many tablets are silent: another nameserver is asked"
+            );
             if this.group.confirm().await.is_ok()
                 && this.group.reached_by_another(&missing).await == Some(false)
             {

@@ -303,7 +303,9 @@ pub(super) mod tests {
             start: None,
         };
         let partition = Partition {
-            replicas: both.map(|t| Replica { tablet: t, was_leader: false, held: false, doubt: None }).to_vec(),
+            replicas: both
+                .map(|t| Replica { tablet: t, was_leader: false, held: false, doubt: None })
+                .to_vec(),
             epoch: 1.into(),
             leader: both[0],
             leader_incarnation: Incarnation(1),

@@ -45,12 +45,7 @@ enum Progress {
 
 impl Trials {
     /// Notes who serves and whose time is over; answers when the next one's is.
-    pub fn watch(
-        &mut self,
-        state: &State,
-        observed: &mut Observed,
-        now: Millis,
-    ) -> Option<Millis> {
+    pub fn watch(&mut self, state: &State, observed: &mut Observed, now: Millis) -> Option<Millis> {
         observed.passed_over.retain(|(key, _), _| state.partitions.contains_key(key));
         observed.stalled.clear();
         let mut open = BTreeMap::new();
@@ -119,9 +114,10 @@ fn progress(
     if !alive || !state.is_healthy(leader) {
         return Progress::Waits;
     }
-    let report = observed.replicas.get(&(key, leader)).filter(|r| {
-        r.incarnation == run && r.epoch == partition.epoch
-    });
+    let report = observed
+        .replicas
+        .get(&(key, leader))
+        .filter(|r| r.incarnation == run && r.epoch == partition.epoch);
     match report {
         Some(report) if report.serving => Progress::Serves,
         Some(r) if r.waits_for_others || r.surrendered == partition.epoch => Progress::Waits,
@@ -184,7 +180,10 @@ mod tests {
         o.replicas.insert(leader, Report { waits_for_others: true, ..report(1) });
         assert!(!stalled(&mut trials, &state, &mut o, 60_000));
         o.replicas.insert(leader, report(1));
-        assert!(!stalled(&mut trials, &state, &mut o, 61_000), "its time begins when it is its turn");
+        assert!(
+            !stalled(&mut trials, &state, &mut o, 61_000),
+            "its time begins when it is its turn"
+        );
         assert!(stalled(&mut trials, &state, &mut o, 63_000));
         let mut trials = Trials::default();
         o.tablets.get_mut(&TabletId(1)).unwrap().alive = false;

@@ -50,9 +50,9 @@ impl Seat {
             let known = asked.iter().filter_map(|t| state.tablets.get(t));
             known.map(|t| (t.endpoint.clone(), t.incarnation)).collect()
         });
-        let looks = known.into_iter().map(|(endpoint, run)| async move {
-            probe(&endpoint, run).await == Found::There
-        });
+        let looks = known
+            .into_iter()
+            .map(|(endpoint, run)| async move { probe(&endpoint, run).await == Found::There });
         let mut found = stream::iter(looks).buffer_unordered(AT_ONCE);
         while let Some(there) = found.next().await {
             if there {

@@ -280,7 +280,7 @@ async fn a_snapshot_is_given_to_followers_of_this_very_table_only() {
         repl::FetchRequest { to_incarnation: 9, ..right.clone() },
     ];
     for request in wrong {
-        let refused = client.fetch(request.clone()).await.err().expect("refused");
+        let refused = client.fetch(request.clone()).await.expect_err("refused");
         assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{request:?}");
     }
     let mut chunks = client.fetch(right).await.unwrap().into_inner();

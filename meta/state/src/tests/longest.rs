@@ -37,7 +37,9 @@ fn has(w: &World, o: &mut Observed, key: PartitionKey, t: TabletId, log: (u64, u
 /// All lost power, are back, and report.
 fn all_back(logs: [(u64, u64); 3]) -> (World, PartitionKey, [TabletId; 3], Observed) {
     let (mut w, key, t) = on_interval();
-    t.map(|t| lose_power(&mut w, t));
+    for t in t {
+        lose_power(&mut w, t);
+    }
     let mut o = all_alive(&w);
     for (t, log) in t.into_iter().zip(logs) {
         has(&w, &mut o, key, t, log);
@@ -67,7 +69,10 @@ fn h17_when_all_have_lost_their_tails_the_longest_leads_and_it_is_on_record() {
     assert!(!p.in_sync[0].untrusted && p.history.last().is_some_and(|l| l.unclean));
     assert!(p.replicas.iter().all(|r| r.doubt.is_none()), "doubts go with the memberships");
     let op = w.state.ops.values().next_back().expect("an op");
-    assert_eq!((op.status, op.task.clone()), (OpStatus::Done, format!("tail may be lost: {shown}")));
+    assert_eq!(
+        (op.status, op.task.clone()),
+        (OpStatus::Done, format!("tail may be lost: {shown}"))
+    );
     assert!(op.auto && plan(&w.state, &all_alive(&w)).is_empty());
     assert_eq!(obstacles(&w.state, &all_alive(&w)), []);
 }
@@ -133,7 +138,7 @@ fn r15_a_single_replica_that_lost_power_leads_again_by_itself() {
 fn r15_a_wiped_or_damaged_member_is_never_elected_without_an_operator() {
     for (damaged, what) in [(true, "its copy is damaged"), (false, "it is on another disk")] {
         let (mut w, key, t) = on_interval();
-        let [a, b, c] = t;
+        let [a, b, _] = t;
         for t in [a, b] {
             lose_power(&mut w, t);
         }
@@ -151,7 +156,9 @@ fn r15_a_wiped_or_damaged_member_is_never_elected_without_an_operator() {
         let lost = "its last writes may be lost";
         assert_eq!(
             why(&w, &o),
-            format!("no copy is known to be whole (a:1: {lost}; b:1: {lost}; c:1: {what}): see stela ops elect --unclean")
+            format!(
+                "no copy is known to be whole (a:1: {lost}; b:1: {lost}; c:1: {what}): see stela ops elect --unclean"
+            )
         );
         let elect = |w: &World, t| Elect { unclean: Some(String::new()), ..w.elect(key, t) };
         w.refused(Command::Elect(elect(&w, a)), Code::InvalidParameter);
@@ -201,7 +208,9 @@ fn r15_the_longest_is_waited_for() {
 fn r21_with_auto_failover_off_the_longest_waits_for_the_switch() {
     let (mut w, key, t) = on_interval();
     w.auto_failover("false");
-    t.map(|t| lose_power(&mut w, t));
+    for t in t {
+        lose_power(&mut w, t);
+    }
     let mut o = all_alive(&w);
     for t in t {
         has(&w, &mut o, key, t, (1, 100));

@@ -3,8 +3,8 @@
 mod catalog;
 mod election;
 mod in_sync;
-mod longest;
 mod interleavings;
+mod longest;
 mod planning;
 mod random;
 mod registration;

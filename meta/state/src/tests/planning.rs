@@ -272,7 +272,8 @@ fn h16_a_leader_that_does_not_come_to_serve_is_passed_over_in_turn() {
     for turn in 1..=4 {
         let leader = w.of(key).leader;
         o.stalled = BTreeSet::from([(key, w.of(key).epoch)]);
-        let passed = PassedOver { incarnation: w.incarnation(leader), turn, ..PassedOver::default() };
+        let passed =
+            PassedOver { incarnation: w.incarnation(leader), turn, ..PassedOver::default() };
         o.passed_over.insert((key, leader), passed);
         carry_out(&mut w, &o);
         assert_eq!(plan(&w.state, &o), [], "the epoch that is over is judged no more");

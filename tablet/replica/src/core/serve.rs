@@ -26,7 +26,7 @@ impl Leader {
 
     /// Its own part of the barrier is done: it waits for others to confirm (R10), or for the end of permits (R11).
     pub(super) fn waits_for_others<V: Variant>(&self, base: &Base) -> bool {
-        self.announced && !self.serving && base.log.stable::<V>(base.me.sync) >= self.start
+        self.announced && !self.serving && base.log.stable::<V>(base.me.options.sync) >= self.start
     }
 
     /// Does it neither wait for anything nor watch anybody? Followers in the set are watched: a leader with such is
