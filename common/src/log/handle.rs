@@ -67,7 +67,7 @@ impl Log {
         self.running.threads.lock().extend(threads);
     }
 
-    fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Shared {
         &self.running.shared
     }
 

@@ -194,7 +194,11 @@ impl Syncing {
                 }
                 drop((rolled, active));
                 state = self.state.lock();
-            } else if !self.mark_idle || marked == end {
+                continue;
+            }
+            // Whoever said so late that it is synced already must not be in the way of the next: nothing is due.
+            state.due = None;
+            if !self.mark_idle || marked == end {
                 self.work.wait(&mut state);
             } else if self.work.wait_for(&mut state, IDLE).timed_out() {
                 drop(state);
