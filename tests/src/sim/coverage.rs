@@ -114,12 +114,12 @@ impl Coverage {
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<22}", "fault")?;
+        write!(f, "{:<25}", "fault")?;
         for role in Role::ALL {
             write!(f, "{role:>11}")?;
         }
         for fault in Fault::ALL {
-            write!(f, "\n{fault:<22}")?;
+            write!(f, "\n{fault:<25}")?;
             for role in Role::ALL {
                 match self.faults.get(&(*fault, role)) {
                     Some(times) => write!(f, "{times:>11}")?,

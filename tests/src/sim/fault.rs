@@ -65,6 +65,10 @@ named! {
         Damage = "log damaged",
         /// Another nameserver takes over.
         NameserverFailover = "nameserver failover",
+        /// The nameserver that leads stands still for a while, and hears all at once then (R17).
+        NameserverPause = "nameserver stands still",
+        /// The clock of the nameserver runs at another rate from now on.
+        NameserverDrift = "nameserver clock drift",
         /// It is told again what it was told before (H34).
         OldView = "old view",
         /// Another replica is to lead in its place (R12).
@@ -108,6 +112,8 @@ impl Fault {
         matches!(
             self,
             Self::NameserverFailover
+                | Self::NameserverPause
+                | Self::NameserverDrift
                 | Self::Toggle
                 | Self::NewTable
                 | Self::DropTable

@@ -11,13 +11,14 @@ use stela_common::clock::Millis;
 use stela_common::ids::{Epoch, Incarnation, NodeId, OpId, PartitionKey, TableId, TabletId};
 use stela_common::table;
 use stela_common::wire::View;
+use stela_meta::control::judge::{Judge, Timing};
 use stela_meta_state::command::{Batch, ChangeInSync, Command, Register, Reply};
 use stela_meta_state::object::Changed;
 use stela_meta_state::plan::{self, Drain, Observed, Report};
 use stela_meta_state::rules::Rules;
 use stela_meta_state::state::State;
 
-use super::clock::{MS, Moment};
+use super::clock::{Clock, MS, Moment};
 use super::scene::{Event, Scene};
 use super::wire::Pipe;
 
@@ -95,6 +96,8 @@ pub enum MetaEvent {
     GiveUp(u64),
     /// That stream has ended; whether the tablet's port refuses then.
     Ended(u64, bool),
+    /// A handshake with a tablet that a run is missed of: is it gone?
+    Probed(TabletId, Incarnation, bool),
     /// Another nameserver leads and takes over.
     TakeOver,
 }
@@ -138,11 +141,13 @@ pub struct Nameserver {
     /// A nameserver leads.
     pub up: bool,
     pub(super) controller: u64,
-    pub(super) judges_from: Moment,
     /// Heartbeat streams.
     pub sessions: BTreeMap<u64, Session>,
-    pub(super) heard: BTreeMap<usize, (Incarnation, Moment)>,
-    pub(super) refused: BTreeMap<usize, Incarnation>,
+    /// Signs of life, as the nameserver itself keeps them.
+    pub(super) judge: Judge,
+    pub(super) clock: Clock,
+    /// Until then the nameserver that leads stands still; the group does not.
+    pub stands_until: Moment,
     pub(super) reports: BTreeMap<(PartitionKey, TabletId), Report>,
     pub(super) passing: Option<u64>,
     pub(super) accused: BTreeSet<usize>,
@@ -173,17 +178,18 @@ pub(super) const OPERATE: u64 = 700;
 
 impl Nameserver {
     /// A group with nothing in it.
-    pub fn new(law: Law) -> Self {
+    pub fn new(law: Law, scene: &mut Scene) -> Self {
+        let clock = Clock::draw(&mut scene.random);
         Self {
             state: State::default(),
             law,
             pending: BTreeMap::new(),
             up: true,
             controller: 0,
-            judges_from: 0,
             sessions: BTreeMap::new(),
-            heard: BTreeMap::new(),
-            refused: BTreeMap::new(),
+            judge: Judge::new(timing(scene), clock.at(0)),
+            clock,
+            stands_until: 0,
             reports: BTreeMap::new(),
             passing: None,
             accused: BTreeSet::new(),
@@ -196,6 +202,11 @@ impl Nameserver {
             last_told: BTreeMap::new(),
             spoiled: BTreeSet::new(),
         }
+    }
+
+    /// What its clock shows.
+    pub(super) fn local(&self, scene: &Scene) -> Millis {
+        self.clock.at(scene.now)
     }
 
     /// What happens.
@@ -239,6 +250,16 @@ impl Nameserver {
                 self.propose(vec![Command::ChangeInSync(change)], origin, held, scene);
             }
             MetaEvent::Ended(session, refuses) => self.ended(session, refuses),
+            MetaEvent::Probed(tablet, run, gone) => {
+                if gone {
+                    self.judge.refused(tablet, run);
+                }
+            }
         }
     }
+}
+
+/// What the judge is told about time.
+pub(super) fn timing(scene: &Scene) -> Timing {
+    Timing { lease: scene.pace.lease, heartbeat: scene.pace.heartbeat }
 }

@@ -6,11 +6,10 @@ use stela_common::table::{Ack, Index, Options, Sync, Table, Ttl};
 use stela_meta_state::command::{Command, Elect};
 use stela_meta_state::state::Partition;
 
-use super::clock::MS;
 use super::nameserver::{Nameserver, Origin};
 use super::profile::Profile;
 use super::scene::Scene;
-use super::tablet::{id_of, place_of};
+use super::tablet::id_of;
 
 impl Nameserver {
     fn order(&mut self, command: Command, scene: &mut Scene) {
@@ -114,9 +113,7 @@ impl Nameserver {
         let tablet = |id: TabletId| self.state.tablets.get(&id);
         let (leader, run) = (partition.leader, partition.leader_incarnation);
         let succeeded = tablet(leader).is_some_and(|t| t.incarnation != run);
-        let heard = self.heard.get(&place_of(leader)).map_or(0, |(_, at)| *at);
-        let patience = scene.pace.lease * 11 / 10 * MS;
-        let silent = scene.now >= self.judges_from && scene.now - heard > patience;
+        let silent = self.judge.seen_as(leader, run, self.local(scene)).silent;
         let lost = partition.in_sync.iter().all(|m| !self.state.is_electable(partition, m.tablet));
         let there = partition.replicas.iter().all(|r| self.state.is_healthy(r.tablet));
         lost && there && (succeeded || silent)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use stela_meta_state::command::Command;
-use stela_meta_state::plan::{self, Observed, Seen};
+use stela_meta_state::plan::{self, Observed};
 
 use super::clock::MS;
 use super::nameserver::{MetaEvent, Nameserver, Origin, SWITCH};
@@ -19,31 +19,18 @@ impl Nameserver {
             overdue: self.wanted.iter().filter(|(_, t)| late(t)).map(|(op, _)| *op).collect(),
             ..Observed::default()
         };
-        let patience = scene.pace.lease * 11 / 10 * MS;
-        for (id, tablet) in &self.state.tablets {
-            let at = place_of(*id);
-            let heard =
-                self.heard.get(&at).filter(|(incarnation, _)| *incarnation == tablet.incarnation);
-            let since = heard.map_or(0, |(_, at)| *at);
-            let quiet = scene.now.saturating_sub(since) > patience;
-            let open = self.sessions.values().any(|s| {
-                s.open
-                    && s.tablet.0 == at
-                    && s.incarnation == tablet.incarnation
-                    && s.told.is_some()
-            });
-            let seen = Seen {
-                incarnation: tablet.incarnation,
-                alive: open && scene.now.saturating_sub(since) <= scene.pace.lease / 2 * MS,
-                silent: quiet && scene.now >= self.judges_from,
-                refused: self.refused.get(&at) == Some(&tablet.incarnation),
-            };
-            observed.tablets.insert(*id, seen);
-        }
+        observed.tablets = self.judge.seen(&self.state, self.local(scene));
         observed
     }
 
     pub(super) fn pass(&mut self, scene: &mut Scene) {
+        let now = self.local(scene);
+        self.judge.tick(now);
+        self.judge.acquaint(&self.state, now);
+        for (tablet, run) in self.judge.suspects() {
+            let delay = scene.latency();
+            scene.after(delay, Event::Meta(MetaEvent::Probed(tablet, run, true)));
+        }
         self.watch_switches(scene);
         let observed = self.observed(scene);
         self.drain(&observed, scene);

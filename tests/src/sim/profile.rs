@@ -61,6 +61,8 @@ const EVERYTHING: &[(Fault, u32)] = &[
     (Fault::SlowDisk, 6),
     (Fault::FullDisk, 3),
     (Fault::NameserverFailover, 4),
+    (Fault::NameserverPause, 3),
+    (Fault::NameserverDrift, 2),
     (Fault::OldView, 4),
     (Fault::PlannedSwitch, 6),
     (Fault::Freeze, 4),

@@ -2,13 +2,14 @@
 
 use stela_common::ids::{PartitionKey, TableId, TabletId};
 use stela_common::table::Ack;
+use stela_meta::control::judge::Judge;
 use stela_meta_state::check;
 use stela_meta_state::command::{Batch, Command, Proposal, Reply, Verdict};
 use stela_meta_state::object::Changed;
 use stela_meta_state::state::State;
 
 use super::clock::MS;
-use super::nameserver::{MetaEvent, Nameserver, Origin, Pending};
+use super::nameserver::{MetaEvent, Nameserver, Origin, Pending, timing};
 use super::point::Point;
 use super::scene::{Doing, Event, NAMESERVER, Scene, trace};
 use super::tablet::place_of;
@@ -111,8 +112,10 @@ impl Nameserver {
                 if let [Reply::Controller(epoch)] = &replies[..] {
                     self.controller = *epoch;
                     self.up = true;
-                    let grace = scene.pace.lease * 11 / 10;
-                    self.judges_from = scene.now + grace * MS;
+                    self.judge = Judge::new(timing(scene), self.local(scene));
+                    // It has no streams: whoever had one with another nameserver comes to this one.
+                    let sessions: Vec<u64> = self.sessions.keys().copied().collect();
+                    sessions.into_iter().for_each(|session| self.hang_up(session, scene));
                     trace!(scene, "meta: a nameserver takes over as controller {epoch}");
                 }
             }
@@ -157,9 +160,8 @@ impl Nameserver {
                 let at = place_of(*id);
                 scene.reached(Point::RegisterApplied, at);
                 if let Some(incarnation) = register.starts.last() {
-                    self.heard.insert(at, (*incarnation, scene.now));
+                    self.judge.registered(*id, *incarnation, self.local(scene));
                 }
-                self.refused.remove(&at);
             }
             _ => {}
         }

@@ -2,6 +2,7 @@
 
 use stela_common::clock::Millis;
 use stela_common::ids::{PartitionKey, TableId};
+use stela_meta::control::judge::StreamId;
 use stela_meta_state::state::{Partition, Tombstone};
 
 use super::clock::MS;
@@ -16,8 +17,6 @@ impl Nameserver {
             return;
         }
         trace!(scene, "meta: the leading nameserver fails");
-        self.heard.clear();
-        self.refused.clear();
         self.reports.clear();
         self.passing = None;
         self.accused.clear();
@@ -38,6 +37,7 @@ impl Nameserver {
     pub fn hang_up(&mut self, session: u64, scene: &mut Scene) {
         let Some(it) = self.sessions.get_mut(&session) else { return };
         it.open = false;
+        self.judge.closed(id_of(it.tablet.0), StreamId(session));
         if scene.random.chance(700) {
             let delay = scene.latency();
             scene.after(delay, Event::Tablet(it.tablet.0, it.tablet.1, Doing::Detached(session)));
@@ -46,16 +46,17 @@ impl Nameserver {
 
     /// Heartbeat streams of a tablet break, and it does not notice.
     pub fn lose_sight(&mut self, at: usize) {
-        for session in self.sessions.values_mut().filter(|s| s.tablet.0 == at) {
+        for (number, session) in self.sessions.iter_mut().filter(|(_, s)| s.tablet.0 == at) {
             session.open = false;
+            self.judge.closed(id_of(at), StreamId(*number));
         }
     }
 
     /// The nameserver takes a tablet for dead, and it is not (H1).
     pub fn suspect(&mut self, at: usize) {
         self.lose_sight(at);
-        if let Some((incarnation, _)) = self.heard.get(&at) {
-            self.refused.insert(at, *incarnation);
+        if let Some(tablet) = self.state.tablets.get(&id_of(at)) {
+            self.judge.refused(id_of(at), tablet.incarnation);
         }
     }
 
@@ -76,10 +77,12 @@ impl Nameserver {
         }
         let first = it.told.is_none();
         it.told.get_or_insert(beat.known_index);
-        if beat.sent.is_some() {
-            self.heard.insert(at, (it.incarnation, scene.now));
+        let now = self.clock.at(scene.now);
+        if first {
+            self.judge.opened(id_of(at), it.incarnation, StreamId(session), now);
+        } else if beat.sent.is_some() {
+            self.judge.heard(id_of(at), StreamId(session), now);
         }
-        self.refused.remove(&at);
         for (key, report) in beat.reports {
             self.reports.insert((key, id_of(at)), report);
         }
@@ -171,11 +174,10 @@ impl Nameserver {
 
     pub(super) fn ended(&mut self, session: u64, refuses: bool) {
         let Some(it) = self.sessions.remove(&session) else { return };
-        let at = it.tablet.0;
-        let newer = self.sessions.values().any(|s| s.open && s.tablet.0 == at && s.told.is_some());
-        if it.open && refuses && !newer {
+        let tablet = id_of(it.tablet.0);
+        if self.judge.closed(tablet, StreamId(session)) && refuses {
             // Its port refuses, or belongs to another run (R18).
-            self.refused.insert(at, it.incarnation);
+            self.judge.refused(tablet, it.incarnation);
         }
     }
 }

@@ -139,6 +139,14 @@ impl World {
                 self.scene.after(length * MS, Event::Heal(Healing::RoomOnDisk(at)));
             }
             Fault::NameserverFailover => self.nameserver.fail(&mut self.scene),
+            Fault::NameserverPause => {
+                let most = self.scene.pace.lease * 2;
+                let length = self.scene.random.between(20, most);
+                self.nameserver.stands_until = self.scene.now + length * MS;
+            }
+            Fault::NameserverDrift => {
+                self.nameserver.clock.drift(self.scene.now, &mut self.scene.random);
+            }
             Fault::OldView => {
                 if let Some((life, told)) = self.nameserver.last_told.get(&at).cloned() {
                     let delay = self.scene.random.between(0, 3000);
@@ -224,6 +232,7 @@ impl World {
         self.scene.healed = true;
         self.scene.blocked.clear();
         self.scene.lag.clear();
+        self.nameserver.stands_until = 0;
         self.nameserver.set_auto_failover(true, &mut self.scene);
         for at in 0..self.machines.len() {
             let machine = &mut self.machines[at];

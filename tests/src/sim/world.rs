@@ -56,13 +56,8 @@ impl World {
         let mut scene = Scene::new(seed, profile, traced);
         let machines =
             (0..profile.tablets).map(|at| Machine::new(at, &mut scene, make_core)).collect();
-        let mut world = Self {
-            scene,
-            machines,
-            nameserver: Nameserver::new(law),
-            clients: vec![],
-            lost: vec![],
-        };
+        let nameserver = Nameserver::new(law, &mut scene);
+        let mut world = Self { scene, machines, nameserver, clients: vec![], lost: vec![] };
         world.found();
         world
     }
@@ -269,6 +264,19 @@ impl World {
                 }
             }
             Event::Told(session) => self.told(session),
+            Event::Meta(event)
+                if self.nameserver.stands_until > self.scene.now
+                    && !matches!(event, MetaEvent::Commit(_)) =>
+            {
+                // It stands still: what comes waits.
+                self.scene.at(self.nameserver.stands_until, Event::Meta(event));
+            }
+            Event::Meta(MetaEvent::Probed(tablet, run, _)) => {
+                let found = self.machines.get(place_of(tablet)).and_then(|m| m.process.as_ref());
+                let gone = found.is_none_or(|p| p.incarnation != run);
+                let event = MetaEvent::Probed(tablet, run, gone);
+                self.nameserver.go_on(event, &mut self.scene);
+            }
             Event::Meta(MetaEvent::Ended(session, true)) => {
                 // The port refuses only if that run is gone by now.
                 let of = self.nameserver.sessions.get(&session).map(|s| s.tablet);
