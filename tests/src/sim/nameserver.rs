@@ -22,6 +22,9 @@ use super::clock::{Clock, MS, Moment};
 use super::scene::{Event, Scene};
 use super::wire::Pipe;
 
+/// A handshake takes no time here: it was begun after whatever happened before (R18).
+pub(super) const JUST_NOW: Millis = Millis(u64::MAX);
+
 /// How a state is changed and planned for, whichever mistakes are planted in it.
 #[derive(Clone, Copy)]
 pub struct Law {
@@ -252,7 +255,7 @@ impl Nameserver {
             MetaEvent::Ended(session, refuses) => self.ended(session, refuses),
             MetaEvent::Probed(tablet, run, gone) => {
                 if gone {
-                    self.judge.refused(tablet, run);
+                    self.judge.refused(tablet, run, JUST_NOW);
                 }
             }
         }

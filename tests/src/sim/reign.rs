@@ -6,7 +6,7 @@ use stela_meta::control::judge::StreamId;
 use stela_meta_state::state::{Partition, Tombstone};
 
 use super::clock::MS;
-use super::nameserver::{DRAIN, MetaEvent, Nameserver, Told};
+use super::nameserver::{DRAIN, JUST_NOW, MetaEvent, Nameserver, Told};
 use super::scene::{Doing, Event, NAMESERVER, Scene, trace};
 use super::tablet::{id_of, place_of};
 
@@ -56,7 +56,7 @@ impl Nameserver {
     pub fn suspect(&mut self, at: usize) {
         self.lose_sight(at);
         if let Some(tablet) = self.state.tablets.get(&id_of(at)) {
-            self.judge.refused(id_of(at), tablet.incarnation);
+            self.judge.refused(id_of(at), tablet.incarnation, JUST_NOW);
         }
     }
 
@@ -177,7 +177,7 @@ impl Nameserver {
         let tablet = id_of(it.tablet.0);
         if self.judge.closed(tablet, StreamId(session)) && refuses {
             // Its port refuses, or belongs to another run (R18).
-            self.judge.refused(tablet, it.incarnation);
+            self.judge.refused(tablet, it.incarnation, JUST_NOW);
         }
     }
 }
