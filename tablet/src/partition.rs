@@ -133,7 +133,8 @@ pub struct Partition {
     pub served: Option<(Epoch, Offset)>,
     /// Why it is quarantined.
     pub quarantine: Option<String>,
-    /// It is quarantined as a leader lacked what is committed here: it is kept as it is (R4).
+    /// It is quarantined as a leader lacked what is committed here (R4), or as it is of another table that had its number
+    /// (H26): it is kept as it is.
     pub contradicted: bool,
     /// The last report that the nameserver got.
     pub reported: Option<stela_proto::heartbeat::ReplicaReport>,

@@ -121,7 +121,12 @@ fn set_apart(node: &Node, views: Vec<(Table, View)>) -> Vec<(Table, View)> {
         }
     });
     for key in others.iter().map(|(_, view)| view.key) {
-        if inner.partitions.get(&key).is_none_or(|p| p.quarantine.is_some()) {
+        // Whoever leads the new table has nothing to put in its place.
+        let set_apart = inner
+            .partitions
+            .get_mut(&key)
+            .is_none_or(|p| std::mem::replace(&mut p.contradicted, true));
+        if set_apart {
             tracing::warn!(%key, "not created: a copy of another table that had its number is here");
             continue;
         }

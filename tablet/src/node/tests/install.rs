@@ -196,3 +196,28 @@ async fn a_snapshot_does_not_take_effect_before_the_log_says_so_durably() {
     assert_eq!(installing.await.unwrap(), Ok(Offset(20)));
     assert_eq!(run.node.look().partitions[&KEY].store.base(), Offset(20));
 }
+
+/// H26: whoever leads the table that has the number now does not rebuild the copy that is kept of the one before.
+#[tokio::test]
+async fn a_copy_that_was_set_apart_is_not_rebuilt() {
+    use stela_replica::message::ToFollower;
+
+    let dir = tempfile::tempdir().unwrap();
+    let run = Running::on(Disk::real(), dir.path());
+    run.lead(KEY, 1).await;
+    run.put("k", 1, b"kept").await;
+    let another = Table { created_index: plain().created_index + 1, ..plain() };
+    run.told(KEY, 2, LEADER, another);
+    until("it stands apart", || {
+        let inner = run.node.look();
+        let p = &inner.partitions[&KEY];
+        p.quarantine.is_some() && p.suspended.is_none()
+    })
+    .await;
+    let (conn, peer, incarnation) = (Conn(77), LEADER, Incarnation(9));
+    let message = ToFollower::Lead { epoch: Epoch(5) };
+    let lead = Input::FromLeader { conn, peer, incarnation, message };
+    run.node.act(|inner, work| run.node.step(inner, work, KEY, lead, &[]));
+    // It does not even store the epoch to ask for a snapshot.
+    assert_eq!(run.node.look().partitions[&KEY].core.epoch(), Epoch(1));
+}
