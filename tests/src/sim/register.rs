@@ -1,5 +1,6 @@
 //! The register of the meta group: proposals on their way, and what becomes of them.
 
+use stela_common::code::Code;
 use stela_common::ids::{PartitionKey, TableId, TabletId};
 use stela_common::table::Ack;
 use stela_meta::control::judge::Judge;
@@ -85,7 +86,11 @@ impl Nameserver {
             Origin::Register((at, life)) => {
                 let doing = match &replies[..] {
                     [Reply::Registered(id)] if place_of(*id) == at => Some(Doing::Registered),
-                    [reply] if reply.verdict() == Verdict::Rejected => Some(Doing::Outcast),
+                    // As a tablet takes it: whoever was superseded does not come back, and its process ends.
+                    [reply] => reply
+                        .refusal()
+                        .filter(|r| [Code::InvalidParameter, Code::StaleEpoch].contains(&r.code))
+                        .map(|_| Doing::Outcast),
                     _ => None,
                 };
                 if let Some(doing) = doing {

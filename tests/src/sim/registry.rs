@@ -85,6 +85,11 @@ impl World {
             let again = self.scene.pace.again * MS;
             return self.scene.after(again, Event::Tablet(at, life, Doing::Attach));
         }
+        // A late word of an earlier run of its may have taken its place (R14): it is told so, and ends.
+        let registered = self.nameserver.state.tablets.get(&id_of(at)).map(|t| t.incarnation);
+        if process.tablet.0 != 0 && registered != Some(process.incarnation) {
+            return self.kill(at, true);
+        }
         let session = self.scene.number();
         process.session = Some(session);
         process.heard = now;

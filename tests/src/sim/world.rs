@@ -322,11 +322,8 @@ impl World {
         match doing {
             Doing::Register => self.register(at),
             Doing::Registered => self.registered(at),
-            Doing::Outcast => {
-                self.scene
-                    .ghost
-                    .broken(format_args!("the registration of {at} is refused for good"));
-            }
+            // Its process ends, and whoever watches over it starts it again, as another run.
+            Doing::Outcast => self.kill(at, true),
             Doing::Attach => self.attach(at),
             Doing::Beat => self.beat(at),
             Doing::Detached(session) => self.detached(at, session),
