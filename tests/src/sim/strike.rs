@@ -125,7 +125,7 @@ impl World {
                 let length = self.scene.random.between(lag / 2, 2 * lease);
                 self.scene.after(length * MS, Event::Heal(Healing::Ways(ways)));
             }
-            Fault::WrongSuspicion => self.nameserver.suspect(at),
+            Fault::WrongSuspicion => self.nameserver.suspect(at, &self.scene),
             Fault::SlowDisk => {
                 let hangs = self.scene.random.chance(100);
                 let slow = if hangs { 4000 } else { 600 };

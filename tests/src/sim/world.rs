@@ -271,10 +271,10 @@ impl World {
                 // It stands still: what comes waits.
                 self.scene.at(self.nameserver.stands_until, Event::Meta(event));
             }
-            Event::Meta(MetaEvent::Probed(tablet, run, _)) => {
+            Event::Meta(MetaEvent::Probed(tablet, run, begun, _)) => {
                 let found = self.machines.get(place_of(tablet)).and_then(|m| m.process.as_ref());
                 let gone = found.is_none_or(|p| p.incarnation != run);
-                let event = MetaEvent::Probed(tablet, run, gone);
+                let event = MetaEvent::Probed(tablet, run, begun, gone);
                 self.nameserver.go_on(event, &mut self.scene);
             }
             Event::Meta(MetaEvent::Ended(session, true)) => {
@@ -322,8 +322,14 @@ impl World {
         match doing {
             Doing::Register => self.register(at),
             Doing::Registered => self.registered(at),
-            // Its process ends, and whoever watches over it starts it again, as another run.
-            Doing::Outcast => self.kill(at, true),
+            // A run of a disk that is gone now was heard late, and has taken this one's place: it ends, and the next
+            // one takes it back.
+            Doing::Outcast if self.machines[at].losses > 0 => self.kill(at, true),
+            Doing::Outcast => {
+                self.scene
+                    .ghost
+                    .broken(format_args!("the registration of {at} is refused for good"));
+            }
             Doing::Attach => self.attach(at),
             Doing::Beat => self.beat(at),
             Doing::Detached(session) => self.detached(at, session),
