@@ -69,6 +69,7 @@ impl World {
         match fault {
             Fault::Kill => self.kill(at, true),
             Fault::PowerCut => self.power_cut(at),
+            Fault::Blackout => (0..self.machines.len()).for_each(|at| self.power_cut(at)),
             Fault::Stop => self.stop(at),
             Fault::Wipe | Fault::RollBack | Fault::Damage => self.ruin(fault, at),
             Fault::Pause => {
