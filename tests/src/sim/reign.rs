@@ -73,9 +73,7 @@ impl Nameserver {
         }
         let registered = self.state.tablets.get(&id_of(at)).map(|t| t.incarnation);
         if registered != Some(it.incarnation) {
-            // Another run has registered: this one would be refused if it came again.
-            let of = it.tablet;
-            self.answer(of, Doing::Outcast, scene);
+            // Another run has registered.
             return self.hang_up(session, scene);
         }
         let first = it.told.is_none();
