@@ -131,9 +131,14 @@ impl Judge {
             Contact { incarnation, heard: now, stream: Some(stream), ended: false, refused: false };
     }
 
-    /// A heartbeat came on a stream.
+    /// A heartbeat came on a stream of the run that is registered. Without an open stream it is the one: of two that were
+    /// attended to at the same time the one that is over may have been noted last.
     pub fn heard(&mut self, tablet: TabletId, stream: StreamId, now: Millis) {
-        if let Some(contact) = self.contacts.get_mut(&tablet).filter(|c| c.stream == Some(stream)) {
+        let Some(contact) = self.contacts.get_mut(&tablet) else { return };
+        if contact.stream.is_none() {
+            (contact.stream, contact.ended, contact.refused) = (Some(stream), false, false);
+        }
+        if contact.stream == Some(stream) {
             contact.heard = now;
         }
     }
@@ -381,5 +386,20 @@ mod tests {
         run(&mut judge, 0, 2300);
         let next = judge.seen(&state(NEXT), ms(2301))[&T];
         assert!(next.silent, "it registered and was not heard again");
+    }
+
+    /// Found by the simulation: a nameserver that stood still attends to a stream that its tablet has given up after the one
+    /// that took its place, and took the tablet for silent for as long as it spoke.
+    #[test]
+    fn who_speaks_on_the_newer_stream_is_alive_though_the_older_one_was_noted_last() {
+        let mut judge = Judge::new(TIMING, ms(0));
+        judge.opened(T, RUN, StreamId(2), ms(10));
+        judge.opened(T, RUN, StreamId(1), ms(11));
+        assert!(judge.closed(T, StreamId(1)));
+        judge.refused(T, RUN, ms(12));
+        judge.heard(T, StreamId(2), ms(200));
+        run(&mut judge, 0, 200);
+        assert_eq!(seen(&judge, 200), Seen { incarnation: RUN, alive: true, ..Seen::default() });
+        assert!(judge.closed(T, StreamId(2)), "it is the stream that counts");
     }
 }

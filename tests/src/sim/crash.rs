@@ -104,6 +104,8 @@ impl World {
         let machine = &self.machines[at];
         match fault {
             Fault::PowerCut => self.may_lose(at, |p| p.may_lose_tail),
+            // R15: nothing but the tails of the members is lost.
+            Fault::Blackout => self.scene.profile.ruin || self.nothing_is_lost(),
             // R14 tells a disk of an earlier run from the last one. (One of the same run it cannot tell.)
             Fault::RollBack => {
                 machine.has_image_before(self.registered_run(at)) && self.may_lose(at, |_| true)
@@ -112,6 +114,12 @@ impl World {
             Fault::Wipe => self.may_lose(at, |_| true),
             _ => true,
         }
+    }
+
+    fn nothing_is_lost(&self) -> bool {
+        let mut partitions = self.nameserver.state.partitions.values();
+        self.nameserver.spoiled.is_empty()
+            && partitions.all(|p| p.in_sync.iter().all(|m| !m.untrusted))
     }
 
     /// What is on a disk may be lost while another trusted member of each set has all of it on its own (promise 1);

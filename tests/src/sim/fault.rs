@@ -29,6 +29,8 @@ named! {
         Kill = "kill",
         /// The power fails: what was not synced is gone, whole batches, the end of one, or the middle of one.
         PowerCut = "power cut",
+        /// The power of all tablets fails at once (R15).
+        Blackout = "power cut of all",
         /// A clean stop.
         Stop = "clean stop",
         /// It does not run for a while; its disk, its sockets and its clock do.
@@ -111,7 +113,8 @@ impl Fault {
     pub fn is_of_all(self) -> bool {
         matches!(
             self,
-            Self::NameserverFailover
+            Self::Blackout
+                | Self::NameserverFailover
                 | Self::NameserverPause
                 | Self::NameserverDrift
                 | Self::Toggle

@@ -284,6 +284,13 @@ impl Ghost {
         }
     }
 
+    /// How much of what is agreed that log has.
+    pub fn known_of(&self, key: PartitionKey, log: &Log) -> usize {
+        let agreed = self.partitions.get(&key).map_or(&[][..], |p| &p.agreed);
+        let both = agreed.iter().zip(log.from(Offset(1)));
+        both.take_while(|(agreed, (_, e))| **agreed == (e.epoch, e.id)).count()
+    }
+
     /// How many unclean epochs of a partition are known here.
     pub fn uncleans(&self, key: PartitionKey) -> u64 {
         self.partitions.get(&key).map_or(0, |p| p.uncleans)

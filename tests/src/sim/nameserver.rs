@@ -22,9 +22,6 @@ use super::clock::{Clock, MS, Moment};
 use super::scene::{Event, Scene};
 use super::wire::Pipe;
 
-/// A handshake takes no time here: it was begun after whatever happened before (R18).
-pub(super) const JUST_NOW: Millis = Millis(u64::MAX);
-
 /// How a state is changed and planned for, whichever mistakes are planted in it.
 #[derive(Clone, Copy)]
 pub struct Law {
@@ -99,8 +96,8 @@ pub enum MetaEvent {
     GiveUp(u64),
     /// That stream has ended; whether the tablet's port refuses then.
     Ended(u64, bool),
-    /// A handshake with a tablet that a run is missed of: is it gone?
-    Probed(TabletId, Incarnation, bool),
+    /// A handshake with a tablet that a run is missed of, begun then: is it gone?
+    Probed(TabletId, Incarnation, Millis, bool),
     /// Another nameserver leads and takes over.
     TakeOver,
 }
@@ -252,10 +249,10 @@ impl Nameserver {
                 let origin = Origin::Change(of, change.clone(), answered);
                 self.propose(vec![Command::ChangeInSync(change)], origin, held, scene);
             }
-            MetaEvent::Ended(session, refuses) => self.ended(session, refuses),
-            MetaEvent::Probed(tablet, run, gone) => {
+            MetaEvent::Ended(session, refuses) => self.ended(session, refuses, scene),
+            MetaEvent::Probed(tablet, run, begun, gone) => {
                 if gone {
-                    self.judge.refused(tablet, run, JUST_NOW);
+                    self.judge.refused(tablet, run, begun);
                 }
             }
         }

@@ -29,7 +29,7 @@ impl Nameserver {
         self.judge.acquaint(&self.state, now);
         for (tablet, run) in self.judge.suspects() {
             let delay = scene.latency();
-            scene.after(delay, Event::Meta(MetaEvent::Probed(tablet, run, true)));
+            scene.after(delay, Event::Meta(MetaEvent::Probed(tablet, run, now, true)));
         }
         self.watch_switches(scene);
         let observed = self.observed(scene);

@@ -51,6 +51,7 @@ const EVERYTHING: &[(Fault, u32)] = &[
     (Fault::Kill, 10),
     (Fault::PowerCut, 10),
     (Fault::Stop, 3),
+    (Fault::Blackout, 2),
     (Fault::Pause, 8),
     (Fault::Break, 12),
     (Fault::Cut, 6),

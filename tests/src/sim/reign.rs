@@ -6,7 +6,7 @@ use stela_meta::control::judge::StreamId;
 use stela_meta_state::state::{Partition, Tombstone};
 
 use super::clock::MS;
-use super::nameserver::{DRAIN, JUST_NOW, MetaEvent, Nameserver, Told};
+use super::nameserver::{DRAIN, MetaEvent, Nameserver, Told};
 use super::scene::{Doing, Event, NAMESERVER, Scene, trace};
 use super::tablet::{id_of, place_of};
 
@@ -53,10 +53,11 @@ impl Nameserver {
     }
 
     /// The nameserver takes a tablet for dead, and it is not (H1).
-    pub fn suspect(&mut self, at: usize) {
+    pub fn suspect(&mut self, at: usize, scene: &Scene) {
+        let now = self.local(scene);
         self.lose_sight(at);
         if let Some(tablet) = self.state.tablets.get(&id_of(at)) {
-            self.judge.refused(id_of(at), tablet.incarnation, JUST_NOW);
+            self.judge.refused(id_of(at), tablet.incarnation, now);
         }
     }
 
@@ -172,12 +173,13 @@ impl Nameserver {
         scene.at(arrives, Event::Told(session));
     }
 
-    pub(super) fn ended(&mut self, session: u64, refuses: bool) {
+    pub(super) fn ended(&mut self, session: u64, refuses: bool, scene: &Scene) {
+        let now = self.local(scene);
         let Some(it) = self.sessions.remove(&session) else { return };
         let tablet = id_of(it.tablet.0);
         if self.judge.closed(tablet, StreamId(session)) && refuses {
             // Its port refuses, or belongs to another run (R18).
-            self.judge.refused(tablet, it.incarnation, JUST_NOW);
+            self.judge.refused(tablet, it.incarnation, now);
         }
     }
 }

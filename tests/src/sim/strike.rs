@@ -69,6 +69,7 @@ impl World {
         match fault {
             Fault::Kill => self.kill(at, true),
             Fault::PowerCut => self.power_cut(at),
+            Fault::Blackout => (0..self.machines.len()).for_each(|at| self.power_cut(at)),
             Fault::Stop => self.stop(at),
             Fault::Wipe | Fault::RollBack | Fault::Damage => self.ruin(fault, at),
             Fault::Pause => {
@@ -125,7 +126,7 @@ impl World {
                 let length = self.scene.random.between(lag / 2, 2 * lease);
                 self.scene.after(length * MS, Event::Heal(Healing::Ways(ways)));
             }
-            Fault::WrongSuspicion => self.nameserver.suspect(at),
+            Fault::WrongSuspicion => self.nameserver.suspect(at, &self.scene),
             Fault::SlowDisk => {
                 let hangs = self.scene.random.chance(100);
                 let slow = if hangs { 4000 } else { 600 };

@@ -1,5 +1,7 @@
 //! A run: machines, nameservers and clients under one scheduler, first with faults, then without.
 
+use std::collections::BTreeMap;
+
 use stela_common::ids::{PartitionKey, TableId};
 use stela_meta_state::command::{Command, Reply};
 
@@ -40,6 +42,8 @@ pub struct World {
     pub nameserver: Nameserver,
     clients: Vec<Client>,
     lost: Vec<Lost>,
+    /// Who was in which set at the last look.
+    sets: BTreeMap<PartitionKey, Vec<usize>>,
 }
 
 /// An acknowledged write that an unclean election took back.
@@ -57,7 +61,14 @@ impl World {
         let machines =
             (0..profile.tablets).map(|at| Machine::new(at, &mut scene, make_core)).collect();
         let nameserver = Nameserver::new(law, &mut scene);
-        let mut world = Self { scene, machines, nameserver, clients: vec![], lost: vec![] };
+        let mut world = Self {
+            scene,
+            machines,
+            nameserver,
+            clients: vec![],
+            lost: vec![],
+            sets: BTreeMap::new(),
+        };
         world.found();
         world
     }
@@ -155,11 +166,27 @@ impl World {
         for (key, partition) in &self.nameserver.state.partitions {
             if partition.uncleans > self.scene.ghost.uncleans(*key) {
                 let log = self.machines[place_of(partition.leader)].stable(*key, partition);
+                // R15: nobody who was in the set has more than the one that leads now.
+                let kept = self.scene.ghost.known_of(*key, log);
+                let members =
+                    self.sets.get(key).into_iter().flatten().map(|at| &self.machines[*at]);
+                let more = members
+                    .map(|m| (m.at, self.scene.ghost.known_of(*key, m.stable(*key, partition))))
+                    .find(|(_, known)| *known > kept);
+                if let Some((at, known)) = more.filter(|_| !self.scene.profile.ruin) {
+                    self.scene.ghost.broken(format_args!(
+                        "{key}: {} was elected with {kept} agreed entries, member {at} has {known} (R15)",
+                        place_of(partition.leader)
+                    ));
+                }
                 let began = (partition.last_unclean, partition.uncleans);
                 let lost = self.scene.ghost.unclean(*key, began, log);
                 let lost = lost.into_iter().map(|id| holders(&self.machines, *key, id));
                 self.lost.extend(lost);
             }
+            let set = self.sets.entry(*key).or_default();
+            set.clear();
+            set.extend(partition.in_sync.iter().map(|m| place_of(m.tablet)));
             for member in partition.in_sync.iter().filter(|m| !m.untrusted) {
                 let machine = &self.machines[place_of(member.tablet)];
                 if machine.spoiled {
@@ -271,10 +298,10 @@ impl World {
                 // It stands still: what comes waits.
                 self.scene.at(self.nameserver.stands_until, Event::Meta(event));
             }
-            Event::Meta(MetaEvent::Probed(tablet, run, _)) => {
+            Event::Meta(MetaEvent::Probed(tablet, run, begun, _)) => {
                 let found = self.machines.get(place_of(tablet)).and_then(|m| m.process.as_ref());
                 let gone = found.is_none_or(|p| p.incarnation != run);
-                let event = MetaEvent::Probed(tablet, run, gone);
+                let event = MetaEvent::Probed(tablet, run, begun, gone);
                 self.nameserver.go_on(event, &mut self.scene);
             }
             Event::Meta(MetaEvent::Ended(session, true)) => {
@@ -322,8 +349,14 @@ impl World {
         match doing {
             Doing::Register => self.register(at),
             Doing::Registered => self.registered(at),
-            // Its process ends, and whoever watches over it starts it again, as another run.
-            Doing::Outcast => self.kill(at, true),
+            // A run of a disk that is gone now was heard late, and has taken this one's place: it ends, and the next
+            // one takes it back.
+            Doing::Outcast if self.machines[at].losses > 0 => self.kill(at, true),
+            Doing::Outcast => {
+                self.scene
+                    .ghost
+                    .broken(format_args!("the registration of {at} is refused for good"));
+            }
             Doing::Attach => self.attach(at),
             Doing::Beat => self.beat(at),
             Doing::Detached(session) => self.detached(at, session),

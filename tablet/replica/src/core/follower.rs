@@ -96,12 +96,24 @@ impl Follower {
     }
 
     /// A connection is gone, and with it what its other end may count on from now on.
-    pub(super) fn disconnected(&mut self, conn: Conn, base: &mut Base, at: At<'_>) {
+    /// A joining there goes on where the leader was greeted before: it counts on that, and may have nothing more to say.
+    pub(super) fn disconnected(
+        &mut self,
+        conn: Conn,
+        base: &mut Base,
+        at: At<'_>,
+        out: &mut Vec<Output>,
+    ) {
         if self.greeted.contains(&conn) {
             self.note_grants(base, at);
             self.greeted.retain(|c| *c != conn);
         }
-        self.joining = self.joining.filter(|j| j.conn != conn);
+        if self.joining.is_some_and(|j| j.conn == conn) {
+            self.joining = None;
+            if let Some(other) = self.greeted.last() {
+                self.join(*other, base, out);
+            }
+        }
     }
 
     /// What the leader was granted so far may cover this partition: where it was greeted it counts on it.

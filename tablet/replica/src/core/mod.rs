@@ -98,7 +98,7 @@ impl<V: Variant> Replica<V> {
                 }
             }
             Input::Disconnected(conn) => match &mut self.role {
-                Role::Follower(follower) => follower.disconnected(conn, &mut self.base, at),
+                Role::Follower(follower) => follower.disconnected(conn, &mut self.base, at, out),
                 Role::Leader(leader) => leader.disconnected::<V>(conn, &mut self.base, at, out),
             },
             Input::FromLeader { conn, peer, incarnation, message } => {

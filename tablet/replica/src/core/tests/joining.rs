@@ -155,3 +155,19 @@ fn what_a_predecessor_wrote_is_acknowledged_when_it_is_synced() {
     let nonce = nonce_of(&b.synced(4)).unwrap();
     assert_eq!(b.point(2, 2, nonce, 2), [ack_of(2, 2, nonce, 2)]);
 }
+
+/// Found by the simulation: a late word on a connection that the leader had given up drew the joining there, and when it
+/// ended the follower waited for the next write to join again where the leader counted on it.
+#[test]
+fn a_joining_that_was_drawn_to_an_old_connection_comes_back_when_that_one_ends() {
+    let (mut b, nonce) = asked(&[1, 1], 1);
+    b.point(2, 3, nonce, 2);
+    let old = Conn(77);
+    let late = ToFollower::Lead { epoch: Epoch(3) };
+    assert!(nonce_of(&b.say_on(2, old, late)).is_some(), "it follows the last word");
+    let out = b.step(Input::Disconnected(old));
+    let again = nonce_of(&out).expect("it asks where the leader was greeted before");
+    assert!(matches!(&out[..], [Output::SendLeader(on, _)] if *on == conn(2)), "{out:?}");
+    assert_eq!(b.point(2, 3, again, 2), [ack_of(2, 3, again, 2)]);
+    assert_eq!(b.step(Input::Disconnected(conn(2))), [], "nobody else was greeted");
+}
