@@ -212,7 +212,8 @@ pub struct ChangeInSync {
     pub epoch: Epoch,
     /// The version that it decided on.
     pub expected: Version,
-    /// The new set.
+    /// The new set. A member that is marked untrusted here and was not is one that the leader saw to have lost what it had
+    /// acknowledged (R6); a mark that is missing here is kept.
     pub in_sync: Vec<Member>,
     /// Who proposes.
     pub by: TabletId,

@@ -14,7 +14,7 @@ use crate::variant::Variant;
 pub(crate) enum Proposed {
     /// Somebody comes.
     Addition(Vec<Member>),
-    /// Somebody goes.
+    /// Somebody goes, or is marked as one that lost what it had acknowledged.
     Removal(Vec<Member>),
 }
 

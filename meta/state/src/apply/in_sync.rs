@@ -1,7 +1,7 @@
 //! R7, R8, R20b: proposals of a new in-sync set.
 //!
-//! Invariants: a proposal holds for one epoch and one version; only the run that leads adds; the leader is never
-//! removed, so the set is never empty; an added member is the run that is registered. A refusal of what is not stale is
+//! Invariants: a proposal holds for one epoch and one version; only the run that leads adds and marks; the leader is never
+//! removed or marked, so the set is never empty; an added member is the run that is registered. A refusal of what is not stale is
 //! definite for every copy of that addition: whatever could make it acceptable later also moves the version.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use super::{Outcome, Step, same_version, stale};
 use crate::command::{ChangeInSync, Reply};
 use crate::object::Key;
 use crate::rules::Rules;
-use crate::state::{OpKind, Partition};
+use crate::state::{Doubt, OpKind, Partition};
 
 /// R20b: a removal down to one member is refused at most once in this time, wall ms.
 pub const REFUSED_ONCE_IN: u64 = 10_000;
@@ -25,6 +25,8 @@ pub const REFUSAL_HOLDS: u64 = 1_000;
 struct Asked {
     added: Vec<TabletId>,
     removed: Vec<TabletId>,
+    /// They lost what they had acknowledged (R6): from now on nobody elects them.
+    marked: Vec<TabletId>,
 }
 
 impl Step<'_> {
@@ -38,9 +40,16 @@ impl Step<'_> {
             {
                 replica.was_leader = false;
             }
+            for replica in
+                partition.replicas.iter_mut().filter(|r| asked.marked.contains(&r.tablet))
+            {
+                replica.doubt = Some(Doubt::Lost);
+            }
             partition.set_in_sync(in_sync);
             partition.version = version;
-            partition.refused_shrink_epoch = Epoch(0);
+            if !(asked.added.is_empty() && asked.removed.is_empty()) {
+                partition.refused_shrink_epoch = Epoch(0);
+            }
             self.changed.insert(Key::Partition(change.key));
         }
         for tablet in asked.removed {
@@ -69,14 +78,17 @@ impl Step<'_> {
             ));
         }
         let asked = compare(partition, &change.in_sync)?;
-        if asked.removed.contains(&partition.leader) {
+        if asked.removed.contains(&partition.leader) || asked.marked.contains(&partition.leader) {
             return Err(Refusal::new(Code::TableIsLeader, "can not del leader"));
         }
-        if !asked.added.is_empty()
+        if !(asked.added.is_empty() && asked.marked.is_empty())
             && (change.by, change.by_incarnation)
                 != (partition.leader, partition.leader_incarnation)
         {
-            return Err(Refusal::new(Code::TableIsFollower, "only the leader adds to its set"));
+            return Err(Refusal::new(
+                Code::TableIsFollower,
+                "only the leader adds to its set or marks in it",
+            ));
         }
         for member in change.in_sync.iter().filter(|m| asked.added.contains(&m.tablet)) {
             self.may_add::<R>(partition, member)?;
@@ -103,11 +115,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// The new set: who stays, stays as it is; who comes, comes trusted and as the run that is registered.
+    /// The new set: who stays, stays as it is or is marked; who comes, comes trusted and as the run that is registered.
     fn bound(&self, change: &ChangeInSync) -> Vec<Member> {
         let partition = self.state.partitions.get(&change.key);
         let bind = |m: &Member| {
             let stays = partition.and_then(|p| p.member(m.tablet)).copied();
+            let stays = stays.map(|s| Member { untrusted: s.untrusted || m.untrusted, ..s });
             stays.or_else(|| {
                 let tablet = self.state.tablets.get(&m.tablet)?;
                 Some(Member { tablet: m.tablet, incarnation: tablet.incarnation, untrusted: false })
@@ -122,7 +135,8 @@ impl Step<'_> {
         let partition = self.partition(change.key)?;
         let healthy = asked.removed.iter().all(|t| self.state.is_healthy(*t));
         let electable = asked.removed.iter().any(|t| self.state.is_electable(partition, *t));
-        if change.in_sync.len() != 1 || !healthy || !electable || !self.state.auto_failover() {
+        let alone = !asked.removed.is_empty() && change.in_sync.len() == 1;
+        if !alone || !healthy || !electable || !self.state.auto_failover() {
             return Ok(());
         }
         let since = self.now.saturating_sub(partition.refused_shrink_at);
@@ -157,20 +171,21 @@ fn compare(partition: &Partition, proposed: &[Member]) -> Result<Asked, Refusal>
     if tablets.len() != proposed.len() {
         return invalid("a member is named twice");
     }
-    let mut added = Vec::new();
+    let (mut added, mut marked) = (Vec::new(), Vec::new());
     for member in proposed {
         match partition.member(member.tablet) {
             None => added.push(member.tablet),
             Some(known) if known.incarnation != member.incarnation => {
                 return invalid("a member is named as another run");
             }
+            Some(known) if member.untrusted && !known.untrusted => marked.push(member.tablet),
             Some(_) => {}
         }
     }
     let removed: Vec<TabletId> =
         partition.in_sync.iter().map(|m| m.tablet).filter(|t| !tablets.contains(t)).collect();
-    if added.is_empty() && removed.is_empty() {
+    if added.is_empty() && removed.is_empty() && marked.is_empty() {
         return invalid("nothing would change");
     }
-    Ok(Asked { added, removed })
+    Ok(Asked { added, removed, marked })
 }

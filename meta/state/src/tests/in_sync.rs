@@ -1,11 +1,13 @@
 //! R7, R8, R20b: what a leader's proposal of a new set comes to, and what its proposer may conclude.
 
 use stela_common::code::Code;
-use stela_common::ids::{Incarnation, TabletId};
+use stela_common::ids::{Incarnation, PartitionKey, TabletId};
 
-use super::three;
+use super::planning::{all_alive, carry_out, elected, report};
+use super::{World, three};
 use crate::apply::{REFUSAL_HOLDS, REFUSED_ONCE_IN};
 use crate::command::{ChangeInSync, Command, Verdict};
+use crate::state::Doubt;
 
 #[test]
 fn the_leader_removes_and_adds() {
@@ -145,4 +147,61 @@ fn a_leader_shrinks_to_itself_at_once_when_the_others_are_offline_or_nobody_woul
     w.auto_failover("false");
     w.shrink(key, &[b, c]);
     assert_eq!(w.in_sync(key), [a]);
+}
+
+/// The leader's proposal to mark that member as one that lost what it had acknowledged (R6).
+fn mark(w: &World, key: PartitionKey, lost: TabletId) -> ChangeInSync {
+    let mut change = w.change(key, &[], &[]);
+    change.in_sync.iter_mut().filter(|m| m.tablet == lost).for_each(|m| m.untrusted = true);
+    change
+}
+
+/// R20b would have handed the partition to the very copy that lost acknowledged writes.
+#[test]
+fn r20b_a_follower_that_lost_acknowledged_writes_is_not_elected_in_place_of_who_removes_it() {
+    let (mut w, key, [a, b, c]) = three();
+    w.offline(c);
+    w.shrink(key, &[c]);
+    let marks = mark(&w, key, b);
+    w.done(Command::ChangeInSync(marks));
+    assert_eq!(w.of(key).doubt(b), Some(Doubt::Lost));
+    let elect = w.elect(key, b);
+    w.refused(Command::Elect(elect), Code::InvalidParameter);
+    // Though it is healthy, nobody insists on it, and it comes back as any other.
+    w.shrink(key, &[b]);
+    assert_eq!(w.in_sync(key), [a]);
+    let back = w.change(key, &[], &[b]);
+    w.done(Command::ChangeInSync(back));
+    assert_eq!((w.of(key).doubt(b), w.in_sync(key)), (None, vec![a, b]));
+}
+
+/// R20b with one that is whole and one that lost something: it is the whole one that is to lead, whoever has more.
+#[test]
+fn r20b_the_whole_one_of_the_removed_is_elected() {
+    let (mut w, key, [_, b, c]) = three();
+    let marks = mark(&w, key, b);
+    w.done(Command::ChangeInSync(marks));
+    let alone = w.change(key, &[b, c], &[]);
+    assert_eq!(w.apply(Command::ChangeInSync(alone)).verdict(), Verdict::Rejected);
+    let mut o = all_alive(&w);
+    report(&w, &mut o, key, b, 9, 99);
+    assert_eq!(elected(&carry_out(&mut w, &o)), [(key, c)]);
+}
+
+#[test]
+fn only_the_run_that_leads_marks_others_and_a_mark_does_not_end_a_refusal() {
+    let (mut w, key, [a, b, c]) = three();
+    let marks = mark(&w, key, b);
+    let by = ChangeInSync { by: c, by_incarnation: w.incarnation(c), ..marks };
+    w.refused(Command::ChangeInSync(by), Code::TableIsFollower);
+    let itself = mark(&w, key, a);
+    w.refused(Command::ChangeInSync(itself), Code::TableIsLeader);
+    let alone = w.change(key, &[b, c], &[]);
+    w.apply(Command::ChangeInSync(alone));
+    let marks = mark(&w, key, b);
+    w.done(Command::ChangeInSync(marks.clone()));
+    assert_eq!(w.of(key).refused_shrink_epoch, w.of(key).epoch);
+    assert_eq!(w.apply(Command::ChangeInSync(marks)).verdict(), Verdict::Unknown, "sent twice");
+    let again = mark(&w, key, b);
+    w.refused(Command::ChangeInSync(again), Code::InvalidParameter);
 }

@@ -174,8 +174,12 @@ impl Outline {
                 incarnation: Incarnation(1),
                 untrusted: false,
             }),
+            5 => change = w.change(key, &[], &[]),
             4 => change.by = pick(&replicas, self.client).unwrap_or_default(),
             _ => {}
+        }
+        if self.twist % 16 == 5 {
+            change.in_sync.iter_mut().filter(|m| m.tablet == who).for_each(|m| m.untrusted = true);
         }
         change
     }

@@ -4,7 +4,8 @@
 //! set at this very version comes; whoever may be in the set by then counts (`commit`). A leader adds only after its
 //! barrier, by an acknowledgement of this epoch that has reached the commit offset, and names the run that gave it.
 //!
-//! A member goes
+//! A member that joins with less than it has acknowledged is marked first (R6), so that nobody elects it whatever becomes of
+//! its removal. A member goes
 //! * at once when it is untrusted, or when its connection is gone (H39); but the last other member only when the
 //!   connection has stayed away for two attempts to open it, as a leader that is alone is one copy, and the meta group
 //!   would rather elect the other one while it believes that it is well (R20b);
@@ -131,7 +132,10 @@ impl Leader {
             return;
         }
         let Some(view) = &base.view else { return };
-        let proposed = self.removal(view, base, at).or_else(|| self.addition::<V>(view, base, at));
+        let proposed = self
+            .distrust(view, at)
+            .or_else(|| self.removal(view, base, at))
+            .or_else(|| self.addition::<V>(view, base, at));
         let Some(proposed) = proposed else { return };
         let open = Open { expected: view.version, proposed, sent: at.now };
         open.send(base, out);
@@ -139,6 +143,17 @@ impl Leader {
         self.arrange::<V>(base, at.now);
         // B1: without whoever is to go it may be enough already. In a sound leader the set has not shrunk.
         self.advance::<V>(base, at, out);
+    }
+
+    /// R6: the set with a mark on those that lost what they had acknowledged.
+    fn distrust(&self, view: &View, at: At<'_>) -> Option<Proposed> {
+        let lost = |m: &Member| self.follower(m.tablet).is_some_and(|f| f.untrusted);
+        if view.in_sync.iter().all(|m| m.untrusted || !lost(m)) {
+            return None;
+        }
+        let marked = |m: &Member| Member { untrusted: m.untrusted || lost(m), ..*m };
+        let set = Proposed::Removal(view.in_sync.iter().map(marked).collect());
+        Some(set).filter(|p| !self.was_rejected(view.version, p, at.now))
     }
 
     /// R7: the set without those that should not be in it.

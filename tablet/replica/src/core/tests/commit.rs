@@ -88,7 +88,7 @@ fn a_member_counts_as_the_run_that_the_set_names() {
     assert_eq!(acknowledged(&b.decide(rebound)), Some(1));
 }
 
-/// R6: a member that joins with less than it had acknowledged counts as nothing, and is to go.
+/// R6: a member that joins with less than it had acknowledged counts as nothing, is marked (R20b), and is to go.
 #[test]
 fn a_member_that_lost_what_it_acknowledged_does_not_count() {
     let mut b = Bench::new(stored(1, &[]));
@@ -96,10 +96,17 @@ fn a_member_that_lost_what_it_acknowledged_does_not_count() {
     b.write();
     b.ack(2, 2, 1, 1);
     let out = b.hello(2, 2, 2, &[]);
-    assert_eq!(proposed(&out), [vec![1, 3]]);
+    assert_eq!(proposed(&out), [vec![1, 2, 3]]);
+    let mut marked = view(6, 2, ME, &[1, 2, 3]);
+    marked.in_sync[1].untrusted = true;
+    assert!(
+        out.iter()
+            .any(|o| matches!(o, Output::Propose { in_sync, .. } if *in_sync == marked.in_sync))
+    );
     b.ack(2, 2, 2, 1);
     assert_eq!(acknowledged(&b.ack(3, 2, 1, 1)), None);
-    assert_eq!(acknowledged(&b.decide(view(6, 2, ME, &[1, 3]))), Some(1));
+    assert_eq!(proposed(&b.decide(marked)), [vec![1, 3]]);
+    assert_eq!(acknowledged(&b.decide(view(7, 2, ME, &[1, 3]))), Some(1));
     // The mark goes with the removal.
     assert_eq!(proposed(&b.pass_heard(1050, &[2, 3])), [vec![1, 3, 2]]);
 }

@@ -63,12 +63,15 @@ fn a_member_is_removed_before_it_is_told_to_give_up_its_copy() {
     let mut b = Bench::new(Stored { floor, snapshot: floor, ..stored(2, &[1, 1, 2, 2]) });
     b.leading(9, 4, &[1, 2, 3]);
     let out = asks_to_be_rebuilt(&mut b, 2, 7, &[1, 1, 2]);
-    assert_eq!(proposed(&out), [vec![1, 3]]);
+    assert_eq!(proposed(&out), [vec![1, 2, 3]], "with a mark on it");
     assert_eq!(out[0], stop_ship(2));
     assert_eq!(out.len(), 2, "{out:?}");
+    let mut marked = view(10, 4, ME, &[1, 2, 3]);
+    marked.in_sync[1].untrusted = true;
+    assert_eq!(proposed(&b.decide(marked)), [vec![1, 3]]);
     // The removal is open: it may never have been applied.
     assert_eq!(asks_to_be_rebuilt(&mut b, 2, 8, &[1, 1, 2]), [stop_ship(2)]);
-    b.decide(view(10, 4, ME, &[1, 3]));
+    b.decide(view(11, 4, ME, &[1, 3]));
     let out = asks_to_be_rebuilt(&mut b, 2, 9, &[1, 1, 2]);
     assert_eq!(out, [stop_ship(2), said_to_follower(2, need(4, 9, 3, 2))]);
 }
