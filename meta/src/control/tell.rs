@@ -175,6 +175,7 @@ mod tests {
                 boot_id: String::new(),
                 clean: true,
                 damaged: Vec::new(),
+                highest: 0.into(),
             };
             match self.apply(Command::Register(register)) {
                 Reply::Registered(id) => id,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stela_common::code::{Code, Refusal};
-use stela_common::ids::{Epoch, Incarnation, PartitionKey, TabletId, Version};
+use stela_common::ids::{Epoch, Incarnation, PartitionKey, TableId, TabletId, Version};
 use stela_common::wire;
 use stela_meta_state::command::{ChangeInSync, Command, Register, Reply, Verdict};
 use stela_proto::heartbeat as pb;
@@ -49,6 +49,7 @@ impl Desk {
             boot_id: request.boot_id,
             clean: request.clean,
             damaged: request.inventory.iter().filter(|i| i.damaged).map(key).collect(),
+            highest: TableId(request.inventory.iter().map(|i| i.tid).max().unwrap_or(0)),
         };
         let (reply, index) = self.group.propose(Command::Register(register), None).await?;
         match reply {

@@ -115,6 +115,7 @@ mod tests {
             boot_id: "b".into(),
             clean: false,
             damaged: Vec::new(),
+            highest: 0.into(),
         };
         match apply(state, Command::Register(register)) {
             Reply::Registered(id) => id,

@@ -180,6 +180,9 @@ pub struct Register {
     pub clean: bool,
     /// Partitions with unproven damage (R30).
     pub damaged: Vec<PartitionKey>,
+    /// The highest number of a table of which anything is on its disk: it is not given to another one (R37).
+    #[serde(default)]
+    pub highest: TableId,
 }
 
 /// R13: a new epoch.

@@ -26,6 +26,7 @@ impl World {
             boot_id: format!("boot{}", machine.boot),
             clean: machine.fences.clean,
             damaged: machine.disk.damaged(),
+            highest: 0.into(),
         })
     }
 

@@ -5,7 +5,7 @@
 //! (R15), and the mark stays until it is removed. Nothing is elected here: that the leader's run is gone is for the planner to see (R1).
 
 use stela_common::code::{Code, Refusal};
-use stela_common::ids::{Incarnation, PartitionKey, TabletId};
+use stela_common::ids::{Incarnation, PartitionKey, TableId, TabletId};
 use stela_common::table::limits;
 
 use super::{Outcome, Step, stale};
@@ -13,6 +13,9 @@ use crate::command::{Register, Reply};
 use crate::object::Key;
 use crate::rules::Rules;
 use crate::state::{Doubt, PAST, Tablet};
+
+/// A table number above this is no catalog's: it does not use up those that are left.
+const NUMBERS: u32 = u32::MAX / 2;
 
 /// What a registration proves of the copies on its disk.
 struct Proof<'a> {
@@ -42,6 +45,19 @@ impl Proof<'_> {
 impl Step<'_> {
     pub(super) fn register<R: Rules>(&mut self, register: &Register) -> Outcome {
         let own = own_run(register)?;
+        let outcome = self.admit::<R>(register, own)?;
+        self.keep_numbers(register.highest);
+        Ok(outcome)
+    }
+
+    /// R37: a catalog that was founded anew, or restored, does not give out a number of which copies exist (H26).
+    fn keep_numbers(&mut self, highest: TableId) {
+        if highest.0 <= NUMBERS {
+            self.state.counters.table = self.state.counters.table.max(highest.0);
+        }
+    }
+
+    fn admit<R: Rules>(&mut self, register: &Register, own: Incarnation) -> Outcome {
         let Some((id, known)) = self.state.tablet(&register.endpoint) else {
             return self.welcome(register, own);
         };

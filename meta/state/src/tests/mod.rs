@@ -98,6 +98,7 @@ impl World {
             boot_id: "boot".into(),
             clean: false,
             damaged: Vec::new(),
+            highest: 0.into(),
         }
     }
 

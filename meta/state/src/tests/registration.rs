@@ -128,3 +128,18 @@ fn an_offline_tablet_that_repeats_its_registration_is_healthy() {
     w.register_as(registration);
     assert!(w.state.is_healthy(b) && w.of(key).version > before);
 }
+
+/// H26: a catalog that was founded anew gives out no number of which a copy exists.
+#[test]
+fn h26_no_number_is_given_out_of_which_a_tablet_has_a_copy() {
+    let mut w = World::new();
+    let registration = Register { highest: 7.into(), ..w.registration("a:1") };
+    let a = w.register_as(registration);
+    assert_eq!(w.create("t", &[&[a]]).0, 8);
+    let registration = Register { highest: 3.into(), ..w.registration("b:1") };
+    let b = w.register_as(registration);
+    assert_eq!(w.create("u", &[&[b]]).0, 9, "it never goes back");
+    let registration = Register { highest: u32::MAX.into(), ..w.registration("b:1") };
+    w.register_as(registration);
+    assert_eq!(w.create("v", &[&[b]]).0, 10, "what no catalog has given out is not heeded");
+}
