@@ -96,12 +96,16 @@ impl Cluster {
 
     /// A table in database `db`, which is made if need be; answers when every partition is served.
     pub fn create(&self, name: &str, partitions: u32, replicas: u32) -> u32 {
+        self.create_as(&table(name, partitions, replicas))
+    }
+
+    pub fn create_as(&self, table: &Table) -> u32 {
         let admin = self.client.admin();
         if !self.ask(admin.show_db()).unwrap().names.contains(&"db".into()) {
             self.ask(admin.create_db("db")).unwrap();
         }
-        let reply = self.ask(admin.create_table(&table(name, partitions, replicas))).unwrap();
-        until("all is served", || self.shown(name).iter().all(|p| p.serving));
+        let reply = self.ask(admin.create_table(table)).unwrap();
+        until("all is served", || self.shown(&table.name).iter().all(|p| p.serving));
         reply.tid
     }
 
@@ -157,7 +161,7 @@ impl Cluster {
     }
 }
 
-fn table(name: &str, partitions: u32, replicas: u32) -> Table {
+pub fn table(name: &str, partitions: u32, replicas: u32) -> Table {
     let index = Index { name: "key".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
     Table {
         tid: TableId(0),
@@ -431,7 +435,12 @@ fn what_clients_get_wrong_is_told_in_the_documented_words() {
 fn a_tablet_of_another_cluster_is_told_so_and_a_stranger_has_to_register() {
     let cluster = Cluster::start(1, 1);
     let code = |status: Option<stela_proto::common::Status>| status.map(|s| s.code);
-    let disk = Disk { endpoint: "127.0.0.1:1".into(), starts: Vec::new(), dir_uuid: "d".into() };
+    let disk = Disk {
+        endpoint: "127.0.0.1:1".into(),
+        starts: Vec::new(),
+        dir_uuid: "d".into(),
+        boot_id: "b".into(),
+    };
     let request = pb::RegisterRequest { cluster: "other".into(), ..registration(&disk, 5) };
     let registered = cluster.ask(async {
         let mut client = connect(&cluster.nameservers[0].endpoint).await.unwrap();

@@ -10,3 +10,4 @@ mod leading;
 mod nodes;
 mod refusing;
 mod tablet;
+mod waiting;

@@ -38,6 +38,8 @@ pub struct Known {
     pub leader: String,
     /// Holds its tongue, with an open stream.
     pub mute: bool,
+    /// Leads, and never comes to serve.
+    pub stuck: bool,
     /// Figures to report, by partition: offset and the epoch of the last entry.
     pub offsets: BTreeMap<(u32, u32), (u64, u64)>,
     /// The partitions that it was told on this stream.
@@ -59,6 +61,7 @@ pub struct Disk {
     pub endpoint: String,
     pub starts: Vec<u64>,
     pub dir_uuid: String,
+    pub boot_id: String,
 }
 
 impl FakeTablet {
@@ -69,7 +72,12 @@ impl FakeTablet {
         Self::on(
             nameservers,
             listener,
-            Disk { dir_uuid: format!("dir of {endpoint}"), endpoint, starts: Vec::new() },
+            Disk {
+                dir_uuid: format!("dir of {endpoint}"),
+                endpoint,
+                starts: Vec::new(),
+                boot_id: "boot".into(),
+            },
         )
     }
 
@@ -109,6 +117,15 @@ impl FakeTablet {
 
     /// The next run, on the same disk, which knows the last one.
     pub fn restart(&mut self) {
+        self.restart_in("boot");
+    }
+
+    /// The same, after its machine lost power.
+    pub fn restart_after_power_cut(&mut self) {
+        self.restart_in("next boot");
+    }
+
+    fn restart_in(&mut self, boot_id: &str) {
         let listener = loop {
             match std::net::TcpListener::bind(&self.endpoint) {
                 Ok(listener) => break listener,
@@ -119,6 +136,7 @@ impl FakeTablet {
             endpoint: self.endpoint.clone(),
             starts: vec![self.run],
             dir_uuid: format!("dir of {}", self.endpoint),
+            boot_id: boot_id.into(),
         };
         *self = Self::on(&self.nameservers.clone(), listener, disk);
     }
@@ -222,7 +240,7 @@ pub fn registration(disk: &Disk, run: u64) -> pb::RegisterRequest {
         endpoint: disk.endpoint.clone(),
         starts: disk.starts.iter().copied().chain([run]).collect(),
         dir_uuid: disk.dir_uuid.clone(),
-        boot_id: "boot".into(),
+        boot_id: disk.boot_id.clone(),
         clean: false,
         inventory: Vec::new(),
     }
@@ -280,13 +298,13 @@ impl Known {
                 tid: key.0,
                 pid: key.1,
                 epoch: view.epoch,
-                serving: leads,
+                serving: leads && !self.stuck,
                 leading: leads,
                 offset,
                 commit: offset,
                 record_cnt: offset,
                 last_epoch,
-                epoch_start: leads.then_some(offset),
+                epoch_start: (leads && !self.stuck).then_some(offset),
                 ..Default::default()
             };
             if self.reported.insert(*key, report) != Some(report) {
