@@ -44,6 +44,21 @@ fn a_planned_switch_loses_nothing_and_nobody_sees_an_error() {
 }
 
 #[test]
+fn a_failing_disk_loses_nothing_and_says_so() {
+    drill(&["D12", "--rounds", "3"]);
+}
+
+#[test]
+fn rotten_bytes_are_noticed_and_made_good() {
+    drill(&["D13", "--rounds", "3"]);
+}
+
+#[test]
+fn the_switch_has_one_value_and_is_obeyed() {
+    drill(&["D18", "--rounds", "3"]);
+}
+
+#[test]
 fn everything_outlives_everything() {
     drill(&["kill-all", "--rounds", "1"]);
 }

@@ -6,6 +6,7 @@
 //! again. Then the power fails once more, right after recovery and somewhere in or behind it: nothing that recovery
 //! reported is lost (H7), nothing that it cut comes back (H6).
 
+mod files;
 mod image;
 mod state;
 mod story;
@@ -20,6 +21,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use stela_common::fs::{Op, Recorder, Skip};
 
+pub use self::files::run as run_files;
 use self::image::{Cut, Files, Image};
 use self::state::{Expected, State, Tried};
 use self::story::{APPENDED, PURGED, SYNCED, Story};

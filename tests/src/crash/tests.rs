@@ -6,6 +6,12 @@ fn no_power_cut_loses_what_was_synced() {
     assert!(report.passed() && report.states >= 1000, "{report}");
 }
 
+#[test]
+fn no_power_cut_leaves_half_a_file_or_an_old_one() {
+    let report = run_files(7, 1000).unwrap();
+    assert!(report.states >= 1000 && report.failures.is_empty(), "{report:?}");
+}
+
 /// A log with this mistake must fail.
 fn is_caught(skip: Skip) {
     let report = run_without(7, 1000, Some(skip)).unwrap();

@@ -21,7 +21,8 @@ use super::{Outcome, Plan};
 use crate::cluster::{Extra, Role, Setup};
 
 /// What a server that finds damage says.
-const WORDS: [&str; 5] = ["damaged", "quarantined", "checksum", "corrupt", "cannot be read"];
+const WORDS: [&str; 6] =
+    ["damaged", "quarantined", "checksum", "corrupt", "cannot be read", "cannot be used"];
 const PAGE: usize = 4096;
 
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +64,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         let dir = stage.cluster.servers[at].dir.clone();
         let file = pick(&dir, target, &mut stage.random)?;
         let good = fs::read(&file)?;
-        do_damage(&file, &good, damage, &mut stage.random)?;
+        do_damage(&file, &good, target, damage, &mut stage.random)?;
         let what = format!("{damage:?} in {target:?} {}", file.strip_prefix(&dir)?.display());
         let before = stage.cluster.servers[at].printed().len();
         stage.cluster.launch(at)?;
@@ -126,10 +127,20 @@ fn used_bytes(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1)
 }
 
-/// In what was synced long ago: the first half of what is in the file.
-fn do_damage(file: &Path, good: &[u8], damage: Damage, random: &mut StdRng) -> Result<()> {
+/// Of a log, in what was synced long ago: a tail that was not is cut and no damage. Of another file behind its middle:
+/// a checksum whose own name is damaged is none, and takes nothing with it.
+fn do_damage(
+    file: &Path,
+    good: &[u8],
+    target: Target,
+    damage: Damage,
+    random: &mut StdRng,
+) -> Result<()> {
     let used = used_bytes(good);
-    let at = random.random_range(0..(used / 2).max(1));
+    let at = match target {
+        Target::TabletLog | Target::RaftLog => random.random_range(0..(used / 2).max(1)),
+        Target::Snapshot | Target::Fences => random.random_range(used / 2..used),
+    };
     match damage {
         Damage::BitFlip => {
             let flipped = good[at] ^ (1 << random.random_range(0..8));

@@ -1,6 +1,7 @@
 //! The drills: real processes, real faults, and a verdict with figures.
 
 mod d1;
+mod d10;
 mod d11;
 mod d12;
 mod d13;
@@ -57,6 +58,9 @@ pub enum Drill {
     /// swizzle-clog of all six processes
     #[value(name = "D8")]
     D8,
+    /// a power cut at every step of a recorded run
+    #[value(name = "D10")]
+    D10,
     /// the power goes, for everything at once
     #[value(name = "D11")]
     D11,
@@ -143,6 +147,7 @@ impl Drill {
             Self::D6 => d6::run(plan).await?,
             Self::D7 => d7::run(plan).await?,
             Self::D8 => d8::run(plan).await?,
+            Self::D10 => d10::run(plan)?,
             Self::D11 => d11::run(plan).await?,
             Self::D12 => d12::run(plan).await?,
             Self::D13 => d13::run(plan).await?,
