@@ -3,7 +3,7 @@
 //! **Invariant**: running and recovering apply the same function to the same records, so both come to the same end;
 //! that is what makes a segment's first record evidence about the segment before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::record::{Kind, Record};
@@ -37,6 +37,11 @@ impl Ends {
 
     pub(super) fn sorted(&self) -> BTreeMap<PartitionKey, End> {
         self.0.iter().map(|(key, end)| (*key, *end)).collect()
+    }
+
+    /// Knows nothing of these any more.
+    pub(super) fn forget(&mut self, partitions: &BTreeSet<PartitionKey>) {
+        self.0.retain(|key, _| !partitions.contains(key));
     }
 
     /// Takes note of an appended record.

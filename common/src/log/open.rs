@@ -95,11 +95,14 @@ impl Log {
         let (number, at) = active.ok_or_else(unreadable)?;
         let end = Position(number * scan.length + at);
         let list: Vec<&Segment> = segments.values().map(Arc::as_ref).collect();
-        let (ends, damage) = plan::judge(&list, end, damage);
+        let (mut ends, damage) = plan::judge(&list, end, damage);
+        let known = ends.sorted();
+        // The segments to come do not testify for whom this recovery suspects (R30).
+        damage.iter().for_each(|damage| ends.forget(&damage.suspects));
         let segment = segments.get(&number).cloned().ok_or_else(unreadable)?;
         segment.unseal();
 
-        let recovery = Recovery { clean, damage, torn, checkpoint, ends: ends.sorted() };
+        let recovery = Recovery { clean, damage, torn, checkpoint, ends: known };
         let sparse = segment.file.is_sparse().map_err(unusable())?;
         let (syncing, report) = Syncing::new(
             disk.clone(),

@@ -1,12 +1,14 @@
 //! Where the log ends, and what of it is damaged: the verdict on what a scan found (R24).
 //!
-//! A break below the largest mark is damage: those bytes were synced once. The first one that is not is where the tail
-//! is torn: nothing from there on was ever reported as synced, and it is cut.
+//! A break below the largest mark is damage: those bytes were synced once. So is one before the end of a file that is too
+//! short, as the marks may have gone with its end. The first one that is neither is where the tail is torn: nothing from
+//! there on was ever reported as synced, and it is cut.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::Position;
+use super::ends::Ends;
 use super::judge::Judge;
 use super::scan::{Found, Scan};
 use super::segment::{HEADER, Segment};
@@ -49,7 +51,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(scan: &mut Scan) -> Self {
-        let torn_at = scan.breaks.iter().position(|one| one.cut >= scan.mark);
+        let damaged = scan.mark.max(scan.short);
+        let torn_at = scan.breaks.iter().position(|one| one.cut >= damaged);
         let torn = torn_at.map(|at| &scan.breaks[at]);
         let (end, clean) = torn.map_or((scan.end, scan.clean), |one| (one.cut, one.clean));
         let torn = torn.map(|one| Torn { at: one.cut, bytes: scan.end.0 - one.cut.0 });
@@ -86,7 +89,7 @@ pub(super) fn judge(
     segments: &[&Segment],
     end: Position,
     damage: Vec<(Range<u64>, &'static str)>,
-) -> (super::ends::Ends, Vec<Damage>) {
+) -> (Ends, Vec<Damage>) {
     // Each segment begins with all ends: if nothing is damaged, the last one says it all.
     let from = if damage.is_empty() { segments.len().saturating_sub(1) } else { 0 };
     let mut judge = Judge::default();

@@ -17,7 +17,7 @@ use std::path::Path;
 use super::batch::{self, BATCH_HEADER};
 use super::plan::Plan;
 use super::scan::{Found, Scan};
-use super::{Map, OpenError, Position, spare};
+use super::{OpenError, Position, spare};
 use crate::fs::{Disk, Why};
 
 const CHUNK: usize = 1 << 20;
@@ -36,11 +36,7 @@ pub(super) fn repair(
     let whole = plan.clean && plan.torn.is_none();
     if let Some(last) = plan.kept.last_mut() {
         let io = |last: &Found| OpenError::io(&last.path);
-        let short = (last.map.len() as u64) < scan.length;
-        if short {
-            last.file.set_len(scan.length).map_err(io(last))?;
-            last.map = Map::new(&last.file).map_err(io(last))?;
-        }
+        // A file that is too short stays so, as evidence: the log goes on in the next one.
         if last.end + BATCH_HEADER as u64 <= scan.length {
             let at = Position(last.number * scan.length + last.end);
             let mut mark = vec![0; BATCH_HEADER];
@@ -49,7 +45,7 @@ pub(super) fn repair(
             last.file.sync(Why::Recover).map_err(io(last))?;
             last.end += BATCH_HEADER as u64;
         }
-        if short || !whole {
+        if !whole {
             spare::zero(&last.file, last.end..scan.length, &|| false).map_err(io(last))?;
             last.file.sync(Why::Recover).map_err(io(last))?;
         }
@@ -65,15 +61,16 @@ pub(super) fn repair(
 
 fn write_again(found: &Found, tail: Position, length: u64) -> Result<(), OpenError> {
     let from = tail.0.saturating_sub(found.number * length);
-    if from >= found.end {
+    let end = found.end.min(found.map.len() as u64);
+    if from >= end {
         return Ok(());
     }
     let io = || OpenError::io(&found.path);
     let mut chunk = vec![0; CHUNK];
     let mut at = from;
-    while at < found.end {
+    while at < end {
         // At most CHUNK: no truncation.
-        let len = (found.end - at).min(CHUNK as u64) as usize;
+        let len = (end - at).min(CHUNK as u64) as usize;
         found.file.read_at(&mut chunk[..len], at).map_err(io())?;
         found.file.write_again_at(&chunk[..len], at).map_err(io())?;
         at += len as u64;

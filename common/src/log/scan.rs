@@ -55,6 +55,8 @@ pub(super) struct Scan {
     pub(super) breaks: Vec<Break>,
     /// The largest mark: everything before it was synced once.
     pub(super) mark: Position,
+    /// Behind the bytes that a file is short of: a segment's file has its whole length on disk before it is used.
+    pub(super) short: Position,
     /// Behind everything that was recognized.
     pub(super) end: Position,
     /// Whether the last record is that of a clean stop.
@@ -81,6 +83,7 @@ pub(super) fn scan(
         breaks: Vec::new(),
         // The beginning of the oldest segment is durable: it was before the log was used, or the one before it freed.
         mark: Position(base + HEADER + 1),
+        short: Position(0),
         end: Position(base),
         clean: false,
         batches: 0,
@@ -193,7 +196,8 @@ impl Scan {
         }
         segment.map.sequential(true);
         let known = limit.is_some();
-        let limit = limit.unwrap_or(self.length).min(segment.map.len() as u64);
+        let wanted = limit.unwrap_or(self.length);
+        let limit = wanted.min(segment.map.len() as u64);
         let seed = self.seed(segment.number);
         let mut byte = HEADER;
         while byte < limit {
@@ -237,6 +241,14 @@ impl Scan {
             }
         }
         segment.map.sequential(false);
+        if limit < wanted {
+            let before = self.breaks.pop_if(|before| before.bad.end == base + byte);
+            let (cut, start) = before.map_or((self.end, base + byte), |b| (b.cut, b.bad.start));
+            self.end = cut;
+            self.broken(start..base + wanted, "the file of a segment is too short");
+            (self.short, self.clean) = (self.end, false);
+            byte = wanted;
+        }
         Ok(byte)
     }
 }

@@ -132,10 +132,12 @@ impl Segment {
     /// The byte behind the last batch that is visible when the log ends at `log_end`, and whether none comes any more.
     #[inline]
     pub(super) fn end(&self, log_end: Position) -> (u64, bool) {
-        match self.end.load(Ordering::Acquire) {
+        let (end, sealed) = match self.end.load(Ordering::Acquire) {
             ACTIVE => (log_end.0.saturating_sub(self.base), false),
             end => (end, true),
-        }
+        };
+        // A damaged file may be shorter than the log says.
+        (end.min(self.map.len() as u64), sealed)
     }
 
     /// The first record that begins at this byte or behind it, below `limit`, and where it begins.

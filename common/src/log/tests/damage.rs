@@ -166,6 +166,52 @@ fn a_shortened_file_is_damage() {
     assert_eq!(recovery.damage[0].suspects, [key(1), key(2), key(3)].into());
 }
 
+/// Found by drill D13: the marks had gone with the end of the file, so that what was lost was taken for a torn tail; and
+/// once a new segment had begun, that one testified for those who had lost something.
+#[test]
+fn d13_a_shortened_last_file_is_damage_at_every_start() {
+    for clean in [false, true] {
+        let log = written(clean);
+        let last = log.segment_of(ENTRIES - 1);
+        let cut = (0..ENTRIES).find(|at| log.segment_of(*at) == last).unwrap() + 2;
+        // At the end of a batch: every batch that is left is whole.
+        let at = log.entries[cut].2.0 - 40 - last * SEGMENT;
+        edit(&log.place.segment(last), |bytes| bytes.truncate(at as usize));
+        for start in 0..3 {
+            let (opened, recovery) = log.place.open();
+            assert_eq!((recovery.clean, recovery.torn), (false, None));
+            assert_eq!(recovery.damage.len(), 1, "{:?}", recovery.damage);
+            assert_eq!(
+                recovery.damage[0].suspects,
+                [key(1), key(2), key(3)].into(),
+                "start {start}"
+            );
+            let entries = all(&opened).iter().filter(|r| r.0 < 4).count();
+            assert_eq!(entries, cut, "what is readable stays");
+            if start == 1 {
+                put(&opened, 4, 1, b"begins a new segment");
+                until_synced(&opened);
+            }
+        }
+    }
+}
+
+/// At the end of the log nothing testifies; a segment that begins behind must not say more than is known.
+#[test]
+fn who_is_suspect_stays_so_when_the_log_goes_on_in_a_new_segment() {
+    let log = written(false);
+    log.flip(55);
+    for start in 0..3 {
+        let (opened, recovery) = log.place.open();
+        assert_eq!(recovery.damage[0].suspects, [key(1), key(2)].into(), "start {start}");
+        let number = opened.end().0 / SEGMENT;
+        while opened.end().0 / SEGMENT == number {
+            opened.append(&[record(Kind::Vote, 9, 0, 0, &[&[0; 4_000]])]).unwrap();
+            until_synced(&opened);
+        }
+    }
+}
+
 #[test]
 fn damage_and_a_torn_tail_are_told_apart() {
     let log = written(false);
