@@ -40,6 +40,9 @@ enum Command {
         /// The longest fault, in seconds (default: the drill's own)
         #[arg(long)]
         longest: Option<u64>,
+        /// Show how long things took, and do not judge it: for a machine that is busy with something else
+        #[arg(long)]
+        untimed: bool,
     },
     /// The crash test of the segment log: a recorded run, opened again after a power cut at every step
     Crash {
@@ -83,11 +86,10 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
-        Command::Drill { drill, seed, rounds, seconds, longest } => {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(Drill::run(Plan { drill, seed, rounds, seconds, longest }))
+        Command::Drill { drill, seed, rounds, seconds, longest, untimed } => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(
+                Drill::run(Plan { drill, seed, rounds, seconds, longest, times: !untimed }),
+            )
         }
         Command::Crash { seed, states } => {
             let report = crash::run(seed, states)?;

@@ -5,10 +5,14 @@ use std::sync::{Mutex, PoisonError};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs a drill of the harness; a verdict other than PASS, or none, fails the test with what was printed.
+/// Runs a drill of the harness; a verdict other than PASS, or none, fails the test with what was printed. What it says about
+/// times is not judged here.
 fn drill(args: &[&str]) {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let output = Command::new(env!("CARGO_BIN_EXE_stela-tests")).arg("drill").args(args).output();
+    let output = Command::new(env!("CARGO_BIN_EXE_stela-tests"))
+        .args(["drill", "--untimed"])
+        .args(args)
+        .output();
     let output = output.unwrap_or_else(|e| panic!("the drill cannot be started: {e}"));
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

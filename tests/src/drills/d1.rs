@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage};
 use super::{Outcome, Plan};
 
@@ -35,11 +36,8 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     }
     println!("{gaps}");
     let promises = [
-        ("median gap at most 0.5 s".to_owned(), gaps.median() <= Duration::from_millis(500)),
-        (
-            "95th percentile at most 1.5 s".to_owned(),
-            gaps.quantile(950) <= Duration::from_millis(1500),
-        ),
+        Promise::within("median gap", gaps.median(), Duration::from_millis(500)),
+        Promise::within("95th percentile", gaps.quantile(950), Duration::from_millis(1500)),
     ];
     stage.conclude(&promises, gaps.len() > 0).await
 }

@@ -12,6 +12,7 @@ use rand::seq::SliceRandom as _;
 use stela_common::fs;
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage};
 use super::{Outcome, Plan};
 use crate::cluster::{Role, Setup};
@@ -62,8 +63,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         );
     }
     let worst = wholes.worst();
-    let promises =
-        [(format!("every partition whole within 30 s (worst {worst:.3?})"), worst <= LIMIT)];
+    let promises = [Promise::within("until every partition is whole", worst, LIMIT)];
     stage.conclude(&promises, rounds > 1 && taken > 0).await
 }
 

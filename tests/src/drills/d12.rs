@@ -12,6 +12,7 @@ use stela_common::client::{ReadFrom, WriteError};
 use stela_common::code::Code;
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage, TABLES};
 use super::{Outcome, Plan};
 use crate::cluster::Setup;
@@ -29,7 +30,7 @@ struct Shown {
     gaps: Gaps,
     ends: Gaps,
     hangs: Gaps,
-    full: Vec<(String, bool)>,
+    full: Vec<Promise>,
 }
 
 pub(super) async fn run(plan: Plan) -> Result<Outcome> {
@@ -47,17 +48,8 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     }
     println!("{}", shown.gaps);
     let mut promises = vec![
-        (
-            format!("it ends within {ENDS:?} when syncs fail (worst {:.3?})", shown.ends.worst()),
-            shown.ends.worst() <= ENDS,
-        ),
-        (
-            format!(
-                "others go on within {AGAIN:?} when syncs hang (worst {:.3?})",
-                shown.hangs.worst()
-            ),
-            shown.hangs.worst() <= AGAIN,
-        ),
+        Promise::within("until it ends when syncs fail", shown.ends.worst(), ENDS),
+        Promise::within("until others go on when syncs hang", shown.hangs.worst(), AGAIN),
     ];
     promises.append(&mut shown.full);
     stage.conclude(&promises, rounds > 2).await
@@ -133,9 +125,12 @@ async fn disk_is_full(stage: &mut Stage, shown: &mut Shown) -> Result<()> {
     let right =
         matches!(&read, Ok(Some((_, value))) if value.as_ref() == b"before" || refused.is_ok());
     shown.full.extend([
-        (format!("a full disk refuses a write with an error that says so ({refused:?})"), typed),
-        (format!("a full disk does not keep reads ({read:?})"), right),
-        (format!("writes go on when there is room ({again:.3?})"), again <= AGAIN),
+        Promise::new(
+            format!("a full disk refuses a write with an error that says so ({refused:?})"),
+            typed,
+        ),
+        Promise::new(format!("a full disk does not keep reads ({read:?})"), right),
+        Promise::within("until writes go on when there is room", again, AGAIN),
     ]);
     Ok(())
 }

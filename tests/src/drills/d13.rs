@@ -16,6 +16,7 @@ use rand::seq::IndexedRandom as _;
 use stela_common::fs::{self, Disk};
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage};
 use super::{Outcome, Plan};
 use crate::cluster::{Extra, Role, Setup};
@@ -88,7 +89,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         wholes.add(started.elapsed(), format!("round {rounds}"));
     }
     println!("until whole: {wholes}");
-    let promises = [(
+    let promises = [Promise::new(
         format!("damage is noticed {rounds} times of {rounds} {unnoticed:?}"),
         unnoticed.is_empty(),
     )];

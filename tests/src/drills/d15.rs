@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rand::RngExt as _;
 
+use super::promise::Promise;
 use super::stage::{Scene, Stage, TABLES};
 use super::{Outcome, Plan};
 use crate::cluster::Setup;
@@ -55,8 +56,8 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     }
     let pause = stage.load.tally.lock().longest_pause(began, Instant::now());
     let promises = [
-        ("nobody is elected".to_owned(), epochs(&stage).await? == before),
-        (format!("no partition rests for {PAUSE:?} (longest {pause:.3?})"), pause <= PAUSE),
+        Promise::new("nobody is elected", epochs(&stage).await? == before),
+        Promise::within("rest of a partition", pause, PAUSE),
     ];
     stage.conclude(&promises, rounds > 0).await
 }

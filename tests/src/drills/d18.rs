@@ -14,6 +14,7 @@ use rand::RngExt as _;
 use stela_common::client::Client;
 use tokio_util::sync::CancellationToken;
 
+use super::promise::Promise;
 use super::stage::{Scene, Stage};
 use super::{Outcome, Plan};
 use crate::cluster::Role;
@@ -60,7 +61,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         elected.len(),
         wrong.len()
     );
-    let promises = [("nobody is elected while it is off".to_owned(), wrong.is_empty())];
+    let promises = [Promise::new("nobody is elected while it is off", wrong.is_empty())];
     let enough = kills > 1 && values.len() > 5 && !elected.is_empty();
     // Half of the time nobody is elected in the place of the killed: writes are not expected to go on.
     let time = stage.elapsed();

@@ -13,6 +13,7 @@ use stela_common::client::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage};
 use super::{Outcome, Plan};
 use crate::workload::{DB, create_table};
@@ -77,15 +78,13 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     }
     println!("metadata writes, {metadata}\npauses of data writes, {data}");
     let promises = [
-        (
-            "metadata: 95th percentile at most 1.5 s".to_owned(),
-            metadata.quantile(950) <= Duration::from_millis(1500),
+        Promise::within(
+            "95th percentile of metadata writes",
+            metadata.quantile(950),
+            Duration::from_millis(1500),
         ),
-        (
-            "no pause of acknowledged data writes above 0.5 s".to_owned(),
-            data.worst() <= Duration::from_millis(500),
-        ),
-        (
+        Promise::within("pause of data writes", data.worst(), Duration::from_millis(500)),
+        Promise::new(
             format!(
                 "each of {} acknowledged creates and drops is there exactly once",
                 catalog.writes

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage, TABLES};
 use super::{Outcome, Plan};
 use crate::cluster::{Role, Setup};
@@ -73,11 +74,12 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     }
     println!("{gaps}\nuntil a client knows: {told}");
     let promises = [
-        (
-            "a leader goes on without a vanished follower within 5 s".to_owned(),
-            gaps.worst() < NOTICED,
+        Promise::within(
+            "until a leader goes on without a vanished follower",
+            gaps.worst(),
+            NOTICED,
         ),
-        ("a client notices within 5 s".to_owned(), told.worst() < NOTICED),
+        Promise::within("until a client notices", told.worst(), NOTICED),
     ];
     stage.conclude(&promises, rounds > 0).await
 }

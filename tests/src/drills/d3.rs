@@ -9,6 +9,7 @@ use anyhow::Result;
 use rand::RngExt as _;
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage};
 use super::{Outcome, Plan};
 
@@ -39,9 +40,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         println!("{cause}: longest gap {gap:.3?}, whole {whole:.3?} after their return");
     }
     println!("{gaps}");
-    let promises = [(
-        "95th percentile at most 4.5 s".to_owned(),
-        gaps.quantile(950) <= Duration::from_millis(4500),
-    )];
+    let most = Duration::from_millis(4500);
+    let promises = [Promise::within("95th percentile", gaps.quantile(950), most)];
     stage.conclude(&promises, gaps.len() > 0).await
 }

@@ -9,6 +9,7 @@ use anyhow::Result;
 use rand::RngExt as _;
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage};
 use super::{Outcome, Plan};
 
@@ -31,6 +32,6 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         println!("{cause}: it led {}, longest gap {gap:.3?}, whole {whole:.3?} later", led.len());
     }
     println!("{gaps}");
-    let promises = [("every gap at most 5 s".to_owned(), gaps.worst() <= Duration::from_secs(5))];
+    let promises = [Promise::within("every gap", gaps.worst(), Duration::from_secs(5))];
     stage.conclude(&promises, rounds > 0).await
 }

@@ -18,6 +18,7 @@ use stela_proto::tablet::tablet_client::TabletClient;
 use tonic::transport::Channel;
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage, TABLES};
 use super::{Outcome, Plan};
 use crate::cluster::Setup;
@@ -61,8 +62,8 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     }
     println!("{gaps}\nuntil the cut-off leader refuses, {refusals}");
     let promises = [
-        ("a cut-off leader refuses within 2.5 s".to_owned(), refusals.worst() <= LEASE),
-        ("every gap at most 4 s".to_owned(), gaps.worst() <= Duration::from_secs(4)),
+        Promise::within("until a cut-off leader refuses", refusals.worst(), LEASE),
+        Promise::within("every gap", gaps.worst(), Duration::from_secs(4)),
     ];
     stage.conclude(&promises, cycles > 0).await
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage};
 use super::{Outcome, Plan};
 use crate::cluster::{Role, Setup};
@@ -60,8 +61,8 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     }
     println!("one tablet cut off from the nameservers: {gaps}\nall of them: {pauses}");
     let promises = [
-        (format!("no gap above {GAP:?} with one leader cut off"), gaps.worst() <= GAP),
-        (format!("no pause above {PAUSE:?} with all cut off"), pauses.worst() <= PAUSE),
+        Promise::within("every gap with one leader cut off", gaps.worst(), GAP),
+        Promise::within("every pause with all cut off", pauses.worst(), PAUSE),
     ];
     stage.conclude(&promises, rounds > 0).await
 }

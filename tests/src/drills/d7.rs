@@ -12,6 +12,7 @@ use rand::RngExt as _;
 use rand::seq::SliceRandom;
 use stela_common::client::Client;
 
+use super::promise::Promise;
 use super::stage::{Scene, Stage, TABLES};
 use super::{Outcome, Plan};
 use crate::cluster::{Role, Setup};
@@ -86,8 +87,8 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         .map(|at| stage.cluster.servers[*at].printed().matches("controls the tablets").count())
         .sum();
     println!("nameservers took over {elected} times");
-    let promises =
-        [(format!("at most one election of a partition in 10 s (worst {worst:.2})"), worst <= 1.0)];
+    let seldom = format!("at most one election of a partition in 10 s (worst {worst:.2})");
+    let promises = [Promise::new(seldom, worst <= 1.0)];
     stage.conclude(&promises, rounds > 0).await
 }
 

@@ -10,6 +10,7 @@ use rand::RngExt as _;
 use rand::seq::SliceRandom;
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage};
 use super::{Outcome, Plan};
 use crate::cluster::Setup;
@@ -45,6 +46,6 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         stage.load.await_acked(1000).await?;
     }
     println!("until whole: {wholes}");
-    let promises = [(format!("whole within {WHOLE:?} of each round"), wholes.worst() <= WHOLE)];
+    let promises = [Promise::within("whole after each round", wholes.worst(), WHOLE)];
     stage.conclude(&promises, rounds > 0).await
 }

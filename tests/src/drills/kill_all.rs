@@ -8,6 +8,7 @@ use anyhow::Result;
 use rand::seq::SliceRandom;
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage};
 use super::{Outcome, Plan};
 
@@ -40,7 +41,6 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         wholes.add(whole, format!("round {rounds}"));
     }
     let worst = wholes.worst();
-    let promises =
-        [(format!("every partition whole within 30 s (worst {worst:.3?})"), worst <= LIMIT)];
+    let promises = [Promise::within("until every partition is whole", worst, LIMIT)];
     stage.conclude(&promises, rounds > 0).await
 }

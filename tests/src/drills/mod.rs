@@ -20,6 +20,7 @@ mod d8;
 mod failover_switch;
 mod gaps;
 mod kill_all;
+mod promise;
 mod stage;
 mod switch;
 mod transcript;
@@ -108,6 +109,8 @@ pub struct Plan {
     pub seconds: Option<u64>,
     /// The longest fault, s; `None`: the drill's own.
     pub longest: Option<u64>,
+    /// A promise about time that was not kept is a failure.
+    pub times: bool,
 }
 
 impl Plan {

@@ -13,6 +13,7 @@ use stela_common::client::Client;
 use stela_common::table::Options;
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::{Outcome, Plan};
 use crate::check;
 use crate::cluster::{Cluster, Setup};
@@ -40,6 +41,8 @@ pub struct Stage {
     /// All that is random in the drill.
     pub random: StdRng,
     began: Instant,
+    /// See [`Plan::times`].
+    times: bool,
     /// Time in which writes could not be expected to go on.
     idle: Duration,
 }
@@ -77,7 +80,16 @@ impl Stage {
         load.await_acked(500).await?;
         let random = StdRng::seed_from_u64(plan.seed);
         let began = Instant::now();
-        Ok(Self { cluster, client, history, load, random, began, idle: Duration::ZERO })
+        Ok(Self {
+            cluster,
+            client,
+            history,
+            load,
+            random,
+            began,
+            times: plan.times,
+            idle: Duration::ZERO,
+        })
     }
 
     /// How long the load has gone on.
@@ -153,12 +165,12 @@ impl Stage {
         self.idle += time;
     }
 
-    /// Heals everything, ends the load, reads everything back, and judges. A promise is what it says and whether it was
-    /// kept; `enough`: were there as many faults as the drill is about?
+    /// Heals everything, ends the load, reads everything back, and judges. `enough`: were there as many faults as the drill
+    /// is about?
     ///
     /// # Errors
     /// The harness failed.
-    pub async fn conclude(mut self, promises: &[(String, bool)], enough: bool) -> Result<Outcome> {
+    pub async fn conclude(mut self, promises: &[Promise], enough: bool) -> Result<Outcome> {
         let healed = Instant::now();
         let whole = match self.cluster.heal().await {
             Ok(()) => await_whole(&self.client, WHOLE).await,
@@ -172,8 +184,7 @@ impl Stage {
             }
         );
         let (tally, elapsed) = self.load.finish().await;
-        let mut kept = vec![(format!("whole within {WHOLE:?} of the healing"), whole.is_ok())];
-        kept.extend_from_slice(promises);
+        let healed = Promise::new(format!("whole within {WHOLE:?} of the healing"), whole.is_ok());
         let busy = elapsed.saturating_sub(self.idle);
         let rate = tally.count as f64 / busy.as_secs_f64().max(0.001);
         println!("{} rows acknowledged in {busy:.1?}, {rate:.0}/s", tally.count);
@@ -190,12 +201,15 @@ impl Stage {
             println!("{found}");
             outcome = outcome.max(found.outcome);
         }
-        for (promise, kept) in &kept {
-            println!("{}: {promise}", if *kept { "kept" } else { "BROKEN" });
+        for promise in promises.iter().chain([&healed]) {
+            println!("{promise}");
+            if promise.broken(self.times) {
+                outcome = Outcome::Fail;
+            }
         }
         let panics = self.cluster.panics();
         panics.iter().for_each(|panic| println!("  {panic}"));
-        if !panics.is_empty() || kept.iter().any(|(_, kept)| !kept) {
+        if !panics.is_empty() {
             outcome = Outcome::Fail;
         }
         println!("the history is kept in {}", self.history.path().display());

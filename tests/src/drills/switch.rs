@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::gaps::Gaps;
+use super::promise::Promise;
 use super::stage::{Scene, Stage, TABLES};
 use super::{Outcome, Plan};
 use crate::workload::DB;
@@ -47,11 +48,8 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     println!("{switches} switches, {gaps}");
     let errors: usize = stage.load.tally.lock().errors.values().sum();
     let promises = [
-        (
-            "longest pause at most 100 ms in the median".to_owned(),
-            gaps.median() <= Duration::from_millis(100),
-        ),
-        (format!("no error seen by a client ({errors})"), errors == 0),
+        Promise::within("median of the longest pauses", gaps.median(), Duration::from_millis(100)),
+        Promise::new(format!("no error seen by a client ({errors})"), errors == 0),
     ];
     stage.conclude(&promises, switches > 0).await
 }
