@@ -176,7 +176,7 @@ impl Visit {
         if (up.tablet, up.incarnation) != (self.tablet.0, self.run.0) {
             return Err(Refusal::new(Code::Malformed, "a stream speaks for one run of one tablet"));
         }
-        self.control.note(|soft, state| {
+        let decisive = self.control.note(|soft, state| {
             if state.tablets.get(&self.tablet).is_none_or(|t| t.incarnation != self.run) {
                 return Err(Refusal::new(
                     Code::StaleEpoch,
@@ -186,10 +186,14 @@ impl Visit {
             if up.ask_lease {
                 soft.judge.heard(self.tablet, self.stream, Millis::now());
             }
-            soft.report(state, self.tablet, up.reports.iter().map(|r| report(self.run, r)));
             soft.dropped(state, self.tablet, up.dropped.iter().map(|tid| TableId(*tid)));
-            Ok(())
-        })
+            Ok(soft.report(state, self.tablet, up.reports.iter().map(|r| report(self.run, r))))
+        })?;
+        if decisive {
+            // A planned switch waits for nothing else, and nobody writes meanwhile (R12).
+            self.control.signs.send_replace(());
+        }
+        Ok(())
     }
 
     /// R12: what this tablet is to surrender. It goes with every message as long as it is wanted.

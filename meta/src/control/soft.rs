@@ -95,19 +95,22 @@ impl Soft {
         }
     }
 
-    /// A run reports what replicas it has. Of partitions that are not there (any more) nothing is kept.
+    /// A run reports what replicas it has. Of partitions that are not there (any more) nothing is kept. `true`: there may be
+    /// something to decide.
     pub fn report(
         &mut self,
         state: &State,
         tablet: TabletId,
         reports: impl IntoIterator<Item = (PartitionKey, Report)>,
-    ) {
+    ) -> bool {
+        let revision = self.revision;
         for (key, report) in reports {
             if state.partitions.get(&key).is_some_and(|p| p.replica(tablet).is_some()) {
                 let before = self.observed.replicas.insert((key, tablet), report);
                 self.revision += u64::from(before.map(decisive) != Some(decisive(report)));
             }
         }
+        self.revision != revision
     }
 
     /// A tablet says of which dropped tables nothing is left on it; only those for which somebody waits are noted.
@@ -385,11 +388,11 @@ pub(super) mod tests {
             leading: true,
             ..Report::default()
         };
-        soft.report(&state, TabletId(1), [(KEY, report)]);
+        assert!(soft.report(&state, TabletId(1), [(KEY, report)]));
         assert_eq!(soft.plan(&state, Millis(10)), []);
-        let revision = soft.revision;
-        soft.report(&state, TabletId(1), [(KEY, Report { offset: Offset(9), ..report })]);
-        assert_eq!(soft.revision, revision, "an offset alone makes nothing to do");
+        let longer = Report { offset: Offset(9), ..report };
+        let decisive = soft.report(&state, TabletId(1), [(KEY, longer)]);
+        assert!(!decisive, "an offset alone makes nothing to do");
         soft.report(&state, TabletId(1), [(KEY, Report { quarantined: true, ..report })]);
         assert_eq!(soft.plan(&state, Millis(10)).len(), 1);
         soft.report(&state, TabletId(1), [(KEY, report)]);
