@@ -5,6 +5,7 @@ mod cluster;
 mod crash;
 mod drills;
 mod faults;
+mod fleet;
 mod history;
 mod net;
 mod sim;

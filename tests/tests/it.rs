@@ -63,6 +63,11 @@ fn the_switch_has_one_value_and_is_obeyed() {
 }
 
 #[test]
+fn many_silent_tablets_are_waited_for() {
+    drill(&["D21", "--rounds", "2"]);
+}
+
+#[test]
 fn everything_outlives_everything() {
     drill(&["kill-all", "--rounds", "1"]);
 }

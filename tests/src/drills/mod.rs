@@ -10,6 +10,7 @@ mod d15;
 mod d18;
 mod d2;
 mod d20;
+mod d21;
 mod d23;
 mod d3;
 mod d4;
@@ -83,6 +84,9 @@ pub enum Drill {
     /// kills while snapshots are made and the log is given back
     #[value(name = "D20")]
     D20,
+    /// most of 230 tablets vanish, and the leading nameserver stands still
+    #[value(name = "D21")]
+    D21,
     /// the other end vanishes without a farewell
     #[value(name = "D23")]
     D23,
@@ -158,6 +162,7 @@ impl Drill {
             Self::D15 => d15::run(plan).await?,
             Self::D18 => d18::run(plan).await?,
             Self::D20 => d20::run(plan).await?,
+            Self::D21 => d21::run(plan).await?,
             Self::D23 => d23::run(plan).await?,
             Self::Switch => switch::run(plan).await?,
             Self::KillAll => kill_all::run(plan).await?,
