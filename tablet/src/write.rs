@@ -19,9 +19,9 @@ use crate::partition::{Caller, Partition, Waiter, refusal_of_write};
 use crate::store::dedup::Verdict;
 
 /// Writes that wait to be admitted, at most; and of one partition, to be acknowledged.
-const WAITING: usize = 65_536;
+pub(crate) const WAITING: usize = 65_536;
 /// Their bytes, at most.
-const WAITING_BYTES: usize = 64 << 20;
+pub(crate) const WAITING_BYTES: usize = 64 << 20;
 /// The bytes of one batch: below what a segment takes.
 const BATCH_BYTES: usize = 4 << 20;
 

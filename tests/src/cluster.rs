@@ -275,7 +275,11 @@ impl Cluster {
             }
         }
         for at in 0..self.servers.len() {
-            self.await_ready(at).await?;
+            if let Err(e) = self.await_ready(at).await {
+                // It may be another one for which it waits.
+                let others = self.servers.iter_mut().map(Server::state);
+                bail!("{e:#}\n{}", others.collect::<Vec<_>>().join("\n"));
+            }
         }
         Ok(())
     }
@@ -487,6 +491,12 @@ impl Server {
             .lines()
             .filter(|l| l.starts_with("stela ") && l.contains(" ready at "))
             .count()
+    }
+
+    /// Whether it runs, and what it said last.
+    fn state(&mut self) -> String {
+        let status = self.child.as_mut().map(|child| child.try_wait());
+        format!("{}: {status:?}\n{}", self.endpoint, self.tail())
     }
 
     fn tail(&self) -> String {

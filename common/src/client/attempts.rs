@@ -41,6 +41,7 @@ pub(super) fn advice(code: Code) -> Advice {
         | Code::NotServing
         | Code::LeaseExpired
         | Code::Busy
+        | Code::NotEnoughInSync
         | Code::Behind
         | Code::Quarantined => Advice::Again,
         _ => Advice::Final,

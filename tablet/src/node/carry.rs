@@ -76,8 +76,11 @@ impl Node {
     pub(super) fn perform(&self, inner: &mut Inner, key: PartitionKey, output: Output) {
         match output {
             Output::SendFollower(conn, message) => {
-                if let Some(o) = inner.outgoing.get(&conn) {
-                    o.outbox.fill(|b| b.message(key, message));
+                if let Some(o) = inner.outgoing.get(&conn)
+                    && let Some(p) = inner.partitions.get(&key)
+                {
+                    let created = p.store.table().created_index;
+                    o.outbox.fill(|b| b.message(key, created, message));
                 }
             }
             Output::SendLeader(conn, message) => {

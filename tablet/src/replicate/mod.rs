@@ -55,12 +55,13 @@ impl FollowerBox {
         self.dirty.insert(key);
     }
 
-    /// A core's message. A later one of its kind replaces an earlier one: each says all that counts.
-    pub fn message(&mut self, key: PartitionKey, message: ToFollower) {
+    /// A core's message about a partition of the table that was created at that index. A later one of its kind replaces an
+    /// earlier one: each says all that counts.
+    pub fn message(&mut self, key: PartitionKey, created_index: u64, message: ToFollower) {
         let (tid, pid) = (key.tid.0, key.pid.0);
         match message {
             ToFollower::Lead { epoch } => {
-                self.leads.insert(key, pb::Lead { tid, pid, epoch: epoch.0 });
+                self.leads.insert(key, pb::Lead { tid, pid, epoch: epoch.0, created_index });
             }
             ToFollower::CommonPoint { epoch, nonce, offset, unclean } => {
                 let point =

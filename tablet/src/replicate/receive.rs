@@ -162,13 +162,14 @@ fn take(
     node.act(|inner, work| {
         let from = |message| Input::FromLeader { conn, peer, incarnation, message };
         for lead in &frame.leads {
-            node.step(
-                inner,
-                work,
-                key(lead.tid, lead.pid),
-                from(ToFollower::Lead { epoch: Epoch(lead.epoch) }),
-                &[],
-            );
+            let key = key(lead.tid, lead.pid);
+            let held = inner.partitions.get(&key).map(|p| p.store.table().created_index);
+            if held != Some(lead.created_index) {
+                // H26. Once the nameserver has said which table it is, the leader says again that it leads.
+                tracing::debug!(%key, ?held, led = lead.created_index, "another table's leader is not followed");
+                continue;
+            }
+            node.step(inner, work, key, from(ToFollower::Lead { epoch: Epoch(lead.epoch) }), &[]);
         }
         for point in &frame.common_points {
             let say = ToFollower::CommonPoint {

@@ -9,15 +9,18 @@ use std::sync::Arc;
 
 use futures::Stream;
 use futures::stream::BoxStream;
+use stela_common::code::Code;
 use stela_common::ids::PartitionKey;
+use stela_common::table::limits;
 use stela_common::wire;
 use stela_proto::replication::replication_server::{Replication, ReplicationServer};
 use stela_proto::replication::{FetchChunk, FetchRequest, ToFollower, ToLeader};
 use stela_proto::tablet as pb;
 use stela_proto::tablet::tablet_server::{Tablet, TabletServer};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 
+use self::read::{About, Read};
 use crate::disk::Files;
 use crate::node::Node;
 use crate::partition::Caller;
@@ -25,29 +28,34 @@ use crate::replicate;
 use crate::transfer;
 use crate::write::{self, Inbox};
 
-/// The largest message of a client, bytes.
-const MAX_MESSAGE: usize = 64 << 20;
+/// The largest message of a client, bytes: a request, and others that came with it.
+const MAX_REQUEST: usize = limits::REQUEST + (5 << 20);
+/// The largest answer, bytes.
+const MAX_ANSWER: usize = 64 << 20;
+/// Reads outside of sessions that wait for a permit, at most.
+const PARKED: usize = 4096;
 
 /// The services of one tablet.
 #[derive(Clone)]
 pub struct Service {
     node: Arc<Node>,
     inbox: Arc<Inbox>,
+    parked: Arc<Semaphore>,
 }
 
 impl Service {
     /// Serves `node`, whose writes go through `inbox`.
     #[must_use]
     pub fn new(node: Arc<Node>, inbox: Arc<Inbox>) -> Self {
-        Self { node, inbox }
+        Self { node, inbox, parked: Arc::new(Semaphore::new(PARKED)) }
     }
 
     /// What clients call.
     #[must_use]
     pub fn tablet(&self) -> TabletServer<Self> {
         TabletServer::new(self.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE)
+            .max_decoding_message_size(MAX_REQUEST)
+            .max_encoding_message_size(MAX_ANSWER)
     }
 
     /// What tablets call.
@@ -68,6 +76,17 @@ impl Service {
             .await
             .map(Response::new)
             .map_err(|_| Status::unavailable("the tablet stops"))
+    }
+
+    async fn read<R: Read>(&self, request: Request<R>) -> Result<Response<R::Reply>, Status> {
+        let request = request.into_inner();
+        if let Some(reply) = read::at_once(&self.node, &request) {
+            return Ok(Response::new(reply));
+        }
+        Ok(Response::new(match self.parked.try_acquire() {
+            Ok(_place) => read::served(&self.node, &request).await,
+            Err(_) => R::reply(Err(Code::Busy.into()), About::default()),
+        }))
     }
 
     async fn write(&self, request: write::Request) -> Result<Response<pb::PutReply>, Status> {
@@ -100,21 +119,21 @@ impl Tablet for Service {
         &self,
         request: Request<pb::GetRequest>,
     ) -> Result<Response<pb::GetReply>, Status> {
-        Ok(Response::new(read::served(&self.node, &request.into_inner()).await))
+        self.read(request).await
     }
 
     async fn scan(
         &self,
         request: Request<pb::ScanRequest>,
     ) -> Result<Response<pb::ScanReply>, Status> {
-        Ok(Response::new(read::served(&self.node, &request.into_inner()).await))
+        self.read(request).await
     }
 
     async fn count(
         &self,
         request: Request<pb::CountRequest>,
     ) -> Result<Response<pb::CountReply>, Status> {
-        Ok(Response::new(read::served(&self.node, &request.into_inner()).await))
+        self.read(request).await
     }
 
     async fn get_table_status(

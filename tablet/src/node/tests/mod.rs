@@ -6,6 +6,7 @@ mod crash;
 mod image;
 mod install;
 mod make;
+mod refuse;
 mod retain;
 
 use std::path::{Path, PathBuf};
