@@ -1,6 +1,6 @@
-//! A table's options as words: `ack=all|leader`, `sync=commit|interval:MS`, `min_insync=N`.
+//! A table's options as words: `ack=all|leader`, `sync=commit|interval:MS`, `min_insync=N`, `read=permit|confirm`.
 
-use stela_common::table::{Ack, Options, Sync};
+use stela_common::table::{Ack, Options, Read, Sync};
 
 /// The options that some words name; the others stay as they are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -11,6 +11,8 @@ pub(crate) struct Words {
     pub(crate) sync: Option<Sync>,
     /// Writes are refused while fewer replicas are in sync.
     pub(crate) min_insync: Option<u32>,
+    /// How reads at the leader are made safe.
+    pub(crate) read: Option<Read>,
 }
 
 impl Words {
@@ -20,13 +22,15 @@ impl Words {
             ack: self.ack.unwrap_or(options.ack),
             sync: self.sync.unwrap_or(options.sync),
             min_insync: self.min_insync.unwrap_or(options.min_insync),
+            read: self.read.unwrap_or(options.read),
         }
     }
 }
 
 /// Does the word name an option?
 pub(crate) fn is(word: &str) -> bool {
-    word.split_once('=').is_some_and(|(name, _)| ["ack", "sync", "min_insync"].contains(&name))
+    word.split_once('=')
+        .is_some_and(|(name, _)| ["ack", "sync", "min_insync", "read"].contains(&name))
 }
 
 /// Reads the words.
@@ -52,7 +56,14 @@ pub(crate) fn read(words: &[impl AsRef<str>]) -> Result<Words, String> {
                 Ok(number @ 1..) => set(&mut read.min_insync, number, word)?,
                 _ => return wrong("min_insync=N with a number of replicas from 1"),
             },
-            _ => return wrong("ack=all|leader, sync=commit|interval:MS or min_insync=N"),
+            ("read", "permit", _) => set(&mut read.read, Read::Permit, word)?,
+            ("read", "confirm", _) => set(&mut read.read, Read::Confirm, word)?,
+            ("read", ..) => return wrong("read=permit or read=confirm"),
+            _ => {
+                return wrong(
+                    "ack=all|leader, sync=commit|interval:MS, min_insync=N or read=permit|confirm",
+                );
+            }
         }
     }
     Ok(read)
@@ -71,9 +82,10 @@ mod tests {
 
     #[test]
     fn words_change_what_they_name() {
-        let words = read(&["sync=interval:100", "min_insync=2"]).unwrap();
+        let words = read(&["sync=interval:100", "min_insync=2", "read=confirm"]).unwrap();
         let changed = words.over(Options { ack: Ack::Leader, ..Options::default() });
-        let wanted = Options { ack: Ack::Leader, sync: Sync::Interval(100), min_insync: 2 };
+        let (sync, read_) = (Sync::Interval(100), Read::Confirm);
+        let wanted = Options { ack: Ack::Leader, sync, min_insync: 2, read: read_ };
         assert_eq!(changed, wanted);
         assert_eq!(read(&[""; 0]).unwrap(), Words::default());
     }
@@ -87,6 +99,7 @@ mod tests {
             ("sync=interval:60001", "1 to 60000 ms"),
             ("min_insync=0", "a number of replicas from 1"),
             ("min_insync=many", "a number of replicas from 1"),
+            ("read=maybe", "read=permit or read=confirm"),
             ("ttl=4", "ack=all|leader"),
             ("x", "ack=all|leader"),
         ] {

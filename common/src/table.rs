@@ -160,6 +160,24 @@ pub enum Ack {
     Leader,
 }
 
+/// How a leader knows that no other one serves when it answers a read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Read {
+    /// Every other member of the commit set has permitted it to read for a while (R11).
+    #[default]
+    Permit,
+    /// It asks all of them, for each batch of reads: for machines whose clocks cannot be trusted (R38).
+    Confirm,
+}
+
+impl Read {
+    /// As messages say it.
+    #[must_use]
+    pub fn from_flag(confirm: bool) -> Self {
+        if confirm { Self::Confirm } else { Self::Permit }
+    }
+}
+
 /// The options of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Options {
@@ -171,11 +189,14 @@ pub struct Options {
     pub sync: Sync,
     /// Writes are refused while fewer replicas than this are in sync. At least 1.
     pub min_insync: u32,
+    /// How reads at the leader are made safe.
+    #[serde(default)]
+    pub read: Read,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ack: Ack::All, sync: Sync::Commit, min_insync: 1 }
+        Self { ack: Ack::All, sync: Sync::Commit, min_insync: 1, read: Read::Permit }
     }
 }
 

@@ -4,7 +4,7 @@ use stela_proto::common as pb;
 
 use crate::code::{Code, Refusal};
 use crate::ids::{Epoch, Incarnation, PartitionId, PartitionKey, TableId, TabletId, Version};
-use crate::table::{Ack, Column, ColumnType, Index, Options, Sync, Table, Ttl, TtlKind};
+use crate::table::{Ack, Column, ColumnType, Index, Options, Read, Sync, Table, Ttl, TtlKind};
 
 /// A message that lacks a field or has a value out of range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -257,6 +257,7 @@ impl From<&Table> for pb::Table {
                 Sync::Interval(ms) => ms,
             },
             ack_leader: t.options.ack == Ack::Leader,
+            read_confirm: t.options.read == Read::Confirm,
             created_index: t.created_index,
         }
     }
@@ -282,6 +283,7 @@ impl TryFrom<&pb::Table> for Table {
                     Sync::Interval(t.sync_interval_ms)
                 },
                 min_insync: t.min_insync.max(1),
+                read: Read::from_flag(t.read_confirm),
             },
             created_index: t.created_index,
         })

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
 use stela_common::client::{Client, TableOptions};
-use stela_common::table::{Ack, Options, Sync};
+use stela_common::table::{Ack, Options, Read, Sync};
 
 use super::{Cluster, block_on, refused, split};
 use crate::options;
@@ -13,13 +13,15 @@ use crate::print::{Answer, Cell, Table};
 /// What is to be done.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub(crate) enum Command {
-    /// Change options: ack=all|leader sync=commit|interval:MS min_insync=N
+    /// Change options: ack=all|leader sync=commit|interval:MS min_insync=N read=permit|confirm
     #[command(after_help = "\
 ack=all      a write is acknowledged when the whole in-sync set has it (the default)
 ack=leader   when the leader has it: a failover may lose acknowledged writes
 sync=commit  each replica syncs before it counts (the default)
 sync=interval:MS  each replica syncs every MS ms: losing the power of all replicas at once may lose so much
 min_insync=N writes are refused while fewer than N replicas are in sync
+read=permit  a leader reads while all in the in-sync set permit it, for 300 ms at a time (the default)
+read=confirm it asks all of them for each batch of reads: for machines whose clocks cannot be trusted
 
 Example: stela table set db1.orders sync=interval:100 min_insync=2 --nameservers 10.0.0.1:6527")]
     Set {
@@ -51,8 +53,8 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
                 let words = options::read(&options).map_err(|e| anyhow!(e))?;
                 let client = cluster.connect().await?;
                 let (db, name) = split(&table);
-                let changed =
-                    TableOptions { ack: words.ack, sync: words.sync, min_insync: words.min_insync };
+                let options::Words { ack, sync, min_insync, read } = words;
+                let changed = TableOptions { ack, sync, min_insync, read };
                 client
                     .admin()
                     .set_table(db, name, changed)
@@ -86,8 +88,13 @@ fn shown(options: &Options) -> Table {
         Sync::Commit => "commit".to_owned(),
         Sync::Interval(ms) => format!("interval:{ms}"),
     };
+    let read = match options.read {
+        Read::Permit => "permit",
+        Read::Confirm => "confirm",
+    };
     table.push(vec![Cell::text("ack"), Cell::text(ack)]);
     table.push(vec![Cell::text("sync"), Cell::text(sync)]);
     table.push(vec![Cell::text("min_insync"), Cell::number(options.min_insync)]);
+    table.push(vec![Cell::text("read"), Cell::text(read)]);
     table
 }

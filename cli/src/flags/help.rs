@@ -17,7 +17,7 @@ Commands:
   tablet       run a tablet                          (--role=tablet)
   ns-client    commands for a cluster                (--role=ns_client)
   client       commands for one tablet               (--role=client)
-  table        the options of a table: ack, sync, min_insync
+  table        the options of a table: ack, sync, min_insync, read
   ops          an unclean election, when nobody else is left
   lost         tails that were set aside: list, show, insert again
 

@@ -94,7 +94,7 @@ pub(super) const COMMANDS: &[Command] = &[
         "create table",
         &[
             "create table_meta_file_path",
-            "create table_name ttl partition_num replica_num [colname:coltype:index] [ack=all|leader] [sync=commit|interval:ms] [min_insync=n]",
+            "create table_name ttl partition_num replica_num [colname:coltype:index] [ack=all|leader] [sync=commit|interval:ms] [min_insync=n] [read=permit|confirm]",
         ],
         &[
             "create ./table_meta.txt",

@@ -10,7 +10,7 @@ use stela_proto::nameserver as pb;
 
 use super::Shared;
 use crate::code::Refusal;
-use crate::table::{Ack, Sync, Table};
+use crate::table::{Ack, Read, Sync, Table};
 
 /// Options of a table that are to change; those that are `None` stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -21,6 +21,8 @@ pub struct TableOptions {
     pub sync: Option<Sync>,
     /// Writes are refused while fewer replicas are in sync.
     pub min_insync: Option<u32>,
+    /// How reads at the leader are made safe.
+    pub read: Option<Read>,
 }
 
 /// The commands that go to the nameservers. Each is asked of the next nameserver when one does not answer, until the
@@ -113,6 +115,7 @@ impl Admin {
                     Sync::Interval(ms) => ms,
                 }),
                 min_insync: options.min_insync,
+                read_confirm: options.read.map(|read| read == Read::Confirm),
                 request,
             });
         /// Hands a partition's leadership over to that replica, or with an empty endpoint to whichever suits (R12). It is

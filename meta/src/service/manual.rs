@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use stela_common::clock::Millis;
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Incarnation, PartitionId, PartitionKey, TabletId, Version};
-use stela_common::table::{Ack, Sync};
+use stela_common::table::{Ack, Read, Sync};
 use stela_common::wire;
 use stela_meta_state::command::{Command, Elect};
 use stela_meta_state::state::{Doubt, Partition, State};
@@ -50,14 +50,15 @@ impl Answers {
         &self,
         request: pb::SetTableRequest,
     ) -> Result<pb::WriteReply, Refusal> {
-        let pb::SetTableRequest { db, name, ack_leader, sync_interval_ms, min_insync, request } =
-            request;
+        let read = request.read_confirm.map(Read::from_flag);
+        let pb::SetTableRequest { db, name, ack_leader, sync_interval_ms, .. } = request;
+        let (min_insync, request) = (request.min_insync, request.request);
         let ack = ack_leader.map(|leader| if leader { Ack::Leader } else { Ack::All });
         let sync = sync_interval_ms.map(|ms| match ms {
             0 => Sync::Commit,
             ms => Sync::Interval(ms),
         });
-        Ok(self.write(Command::SetTable { db, name, ack, sync, min_insync }, request).await)
+        Ok(self.write(Command::SetTable { db, name, ack, sync, min_insync, read }, request).await)
     }
 
     /// R12 where there is a leader to drain; a clean election where there is none.

@@ -7,7 +7,7 @@ use stela_common::code::{Code, Refusal};
 use stela_common::ids::{
     Epoch, Incarnation, NodeId, Offset, OpId, PartitionKey, TableId, TabletId, Version,
 };
-use stela_common::table::{Ack, Sync, Table};
+use stela_common::table::{Ack, Read, Sync, Table};
 use stela_common::wire::Member;
 
 use crate::state::OpStatus;
@@ -142,6 +142,9 @@ pub enum Command {
         sync: Option<Sync>,
         /// How many replicas must be in sync.
         min_insync: Option<u32>,
+        /// How reads are made safe.
+        #[serde(default)]
+        read: Option<Read>,
     },
     /// R7, R8.
     ChangeInSync(ChangeInSync),

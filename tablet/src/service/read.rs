@@ -7,11 +7,12 @@ use std::time::Duration;
 use stela_common::clock::{Millis, wall_ms};
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, Offset, PartitionKey};
+use stela_common::table;
 use stela_common::wire;
 use stela_proto::tablet as pb;
 use stela_replica::core::Env;
 use stela_replica::message;
-use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use crate::node::{Inner, Node};
 use crate::partition::Partition;
@@ -49,19 +50,19 @@ pub(super) trait Read {
 
 enum Look<R> {
     Answer(R),
-    Park(Arc<Notify>, Refusal, About),
+    /// Until something has changed: what comes after the look is noticed.
+    Park(OwnedNotified, Refusal, About),
 }
 
 /// Serves a read at once, or when a permit has come.
 pub(super) async fn served<R: Read>(node: &Arc<Node>, request: &R) -> R::Reply {
-    let deadline = tokio::time::Instant::now() + PARKED;
+    let (since, deadline) = (Millis::now(), tokio::time::Instant::now() + PARKED);
     loop {
-        let (notify, refusal, about) = match look(node, request) {
+        let (parked, refusal, about) = match look(node, request, since) {
             Look::Answer(reply) => return reply,
-            Look::Park(notify, refusal, about) => (notify, refusal, about),
+            Look::Park(parked, refusal, about) => (parked, refusal, about),
         };
-        let parked = notify.notified();
-        // A permit expires by the clock alone and its renewal may have come between the look and here: look again soon.
+        // What the clock alone changes nobody tells: look again soon.
         let again = (tokio::time::Instant::now() + Duration::from_millis(20)).min(deadline);
         if tokio::time::timeout_at(again, parked).await.is_err()
             && tokio::time::Instant::now() >= deadline
@@ -73,13 +74,13 @@ pub(super) async fn served<R: Read>(node: &Arc<Node>, request: &R) -> R::Reply {
 
 /// Serves a read only if that needs no waiting.
 pub(super) fn at_once<R: Read>(node: &Node, request: &R) -> Option<R::Reply> {
-    match look(node, request) {
+    match look(node, request, Millis::now()) {
         Look::Answer(reply) => Some(reply),
         Look::Park(..) => None,
     }
 }
 
-fn look<R: Read>(node: &Node, request: &R) -> Look<R::Reply> {
+fn look<R: Read>(node: &Node, request: &R, since: Millis) -> Look<R::Reply> {
     let inner = node.look();
     let target = request.target();
     let key = PartitionKey::new(target.tid, target.pid);
@@ -105,12 +106,20 @@ fn look<R: Read>(node: &Node, request: &R) -> Look<R::Reply> {
             return Look::Answer(R::reply(Err(Refusal::new(Code::Behind, text)), about(p, true)));
         }
         if offset > p.applied || (offset > Offset(0) && uncleans > known) {
-            return Look::Park(p.parked.clone(), Code::Behind.into(), about(p, true));
+            return Look::Park(
+                p.parked.clone().notified_owned(),
+                Code::Behind.into(),
+                about(p, true),
+            );
         }
         return Look::Answer(R::reply(request.read(node, p), about(p, false)));
     }
     if p.suspended.is_some() {
-        return Look::Park(p.parked.clone(), Code::NotServing.into(), about(p, false));
+        return Look::Park(
+            p.parked.clone().notified_owned(),
+            Code::NotServing.into(),
+            about(p, false),
+        );
     }
     if !p.core.leads() {
         return Look::Answer(R::reply(Err(Code::TableIsFollower.into()), about(p, true)));
@@ -119,21 +128,34 @@ fn look<R: Read>(node: &Node, request: &R) -> Look<R::Reply> {
         return Look::Answer(R::reply(Err(Code::StaleEpoch.into()), about(p, true)));
     }
     // R11: what counts is the permit after the work. That before it saves the work of who waits for one.
-    let result = permitted(&inner, p).and_then(|()| {
+    let result = permitted(&inner, p, since).and_then(|()| {
         let result = request.read(node, p);
-        permitted(&inner, p).map(|()| result)
+        permitted(&inner, p, since).map(|()| result)
     });
     match result {
         Ok(result) => Look::Answer(R::reply(result, about(p, false))),
         Err(refusal @ (message::Refusal::LeaseExpired | message::Refusal::NotServing)) => {
-            Look::Park(p.parked.clone(), code_of(refusal).into(), about(p, false))
+            let parked = p.parked.clone().notified_owned();
+            if p.store.table().options.read == table::Read::Confirm {
+                ask(&inner, p);
+            }
+            Look::Park(parked, code_of(refusal).into(), about(p, false))
         }
         Err(refusal) => Look::Answer(R::reply(Err(code_of(refusal).into()), about(p, true))),
     }
 }
 
-fn permitted(inner: &Inner, p: &Partition) -> Result<(), message::Refusal> {
-    p.core.may_read(Millis::now(), &Env { permits: &inner.permits, grants: &inner.grants })
+fn permitted(inner: &Inner, p: &Partition, since: Millis) -> Result<(), message::Refusal> {
+    let env = Env { permits: &inner.permits, grants: &inner.grants };
+    p.core.may_read(since, Millis::now(), &env)
+}
+
+/// R38: asks all that follow. One question is enough for all reads that have come before it.
+fn ask(inner: &Inner, p: &Partition) {
+    let replicas = p.core.view().map_or(&[][..], |view| &view.replicas);
+    for outgoing in inner.outgoing.values().filter(|o| replicas.contains(&o.peer)) {
+        outgoing.outbox.fill(|b| b.asked_at = Millis::now().0);
+    }
 }
 
 fn of_leader(from: i32) -> bool {

@@ -108,10 +108,17 @@ impl Home {
         let (ended, outcome) = oneshot::channel();
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         let (stopped, killed) = (stop.clone(), kill.clone());
+        let (pause, mut paused) = mpsc::unbounded_channel::<std::sync::mpsc::Receiver<()>>();
         // A runtime of its own, as a process has: when it goes, everything in it is gone without a word.
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.spawn(async move {
+                while let Some(until) = paused.recv().await {
+                    // Nothing else of this runtime goes on meanwhile, and that is what it is for.
+                    let _ = until.recv();
+                }
+            });
             let run = async {
                 tokio::select! {
                     outcome = stela_tablet::run_on(disk, config, stopped, move |_| ready.send(()).unwrap_or_default()) => Some(outcome),
@@ -124,9 +131,8 @@ impl Home {
                 let _ = ended.send(outcome);
             }
         });
-        let running =
-            Running { endpoint: self.endpoint.clone(), stop, kill, thread: Some(thread), outcome };
-        (running, is_ready)
+        let endpoint = self.endpoint.clone();
+        (Running { endpoint, stop, kill, pause, thread: Some(thread), outcome }, is_ready)
     }
 
     pub fn lost_and_found(&self) -> Vec<PathBuf> {
@@ -143,6 +149,7 @@ pub struct Running {
     pub endpoint: String,
     stop: CancellationToken,
     kill: CancellationToken,
+    pause: mpsc::UnboundedSender<std::sync::mpsc::Receiver<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
     outcome: oneshot::Receiver<Result<(), StartError>>,
 }
@@ -162,6 +169,13 @@ impl Running {
             .unwrap();
         self.join().await;
         outcome
+    }
+
+    /// It stands still, with its connections, until what is returned is dropped.
+    pub fn pause(&self) -> std::sync::mpsc::Sender<()> {
+        let (paused, until) = std::sync::mpsc::channel();
+        self.pause.send(until).unwrap();
+        paused
     }
 
     /// Ends it as a crash does: nothing is said, nothing is closed.

@@ -208,6 +208,24 @@ fn fill(recorder: &Recorder) {
     });
 }
 
+/// R38: no read is answered by what a clock says; each batch of them asks the followers.
+#[tokio::test]
+async fn r38_a_table_that_confirms_its_reads_asks_the_followers_each_time() {
+    let table = stela_proto::common::Table { read_confirm: true, ..table(1, 2) };
+    let (_nameserver, _homes, [first, second]) = pair_of(table).await;
+    let mut leader = first.client().await;
+    leader.store("k", 1, "v").await;
+    for _ in 0..20 {
+        assert_eq!(leader.rows("k", pb::ReadFrom::Leader).await.len(), 1);
+    }
+    // Permits of a moment ago are there, and are none: the follower does not answer.
+    let paused = second.pause();
+    let refused = leader.get("k", 0).await;
+    assert_eq!(said(&refused.status).0, Code::LeaseExpired as i32, "{refused:?}");
+    drop(paused);
+    assert_eq!(leader.rows("k", pb::ReadFrom::Leader).await.len(), 1);
+}
+
 #[tokio::test]
 async fn a_full_disk_makes_a_leader_read_only_until_space_is_back() {
     let (nameserver, homes, [first, second]) = pair().await;

@@ -20,7 +20,7 @@ pub trait Core {
     /// See [`Replica::revoke`].
     fn revoke(&mut self, admitted: Admitted);
     /// See [`Replica::may_read`].
-    fn may_read(&self, now: Millis, env: &Env<'_>) -> Result<(), Refusal>;
+    fn may_read(&self, since: Millis, now: Millis, env: &Env<'_>) -> Result<(), Refusal>;
     /// See [`Replica::may_acknowledge`].
     fn may_acknowledge(&self, now: Millis) -> Result<(), Refusal>;
     /// See [`Replica::leads`].
@@ -54,8 +54,8 @@ impl<V: Variant> Core for Replica<V> {
     fn revoke(&mut self, admitted: Admitted) {
         Self::revoke(self, admitted);
     }
-    fn may_read(&self, now: Millis, env: &Env<'_>) -> Result<(), Refusal> {
-        Self::may_read(self, now, env)
+    fn may_read(&self, since: Millis, now: Millis, env: &Env<'_>) -> Result<(), Refusal> {
+        Self::may_read(self, since, now, env)
     }
     fn may_acknowledge(&self, now: Millis) -> Result<(), Refusal> {
         Self::may_acknowledge(self, now)

@@ -2,7 +2,7 @@
 //! that no planner may decide (R16).
 
 use stela_common::ids::{TableId, TabletId};
-use stela_common::table::{Ack, Index, Options, Sync, Table, Ttl};
+use stela_common::table::{Ack, Index, Options, Read, Sync, Table, Ttl};
 use stela_meta_state::command::{Command, Elect};
 use stela_meta_state::state::Partition;
 
@@ -78,7 +78,8 @@ impl Nameserver {
         let comes_and_goes = table.tid != TableId(1);
         let ack = if scene.random.chance(500) { Ack::Leader } else { Ack::All };
         let ack = comes_and_goes.then_some(ack);
-        self.order(Command::SetTable { db, name, ack, sync: None, min_insync }, scene);
+        let read = Some(Read::from_flag(scene.random.chance(500)));
+        self.order(Command::SetTable { db, name, ack, sync: None, min_insync, read }, scene);
     }
 
     /// Whoever looks after the cluster decides where nobody can be elected without loss (R16).
@@ -155,6 +156,7 @@ fn table(number: u32, profile: &Profile, partitions: u32) -> Table {
             ack: Ack::All,
             sync: if profile.interval { Sync::Interval(100) } else { Sync::Commit },
             min_insync: profile.min_insync,
+            read: Read::Permit,
         },
         created_index: 0,
     }

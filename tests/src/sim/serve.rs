@@ -1,5 +1,6 @@
 //! Clients at a tablet: writes that are admitted in batches, reads whose permit is checked after the work (R11).
 
+use stela_common::clock::Millis;
 use stela_common::table::Ack;
 use stela_replica::core::Env;
 use stela_replica::message::Refusal;
@@ -29,7 +30,7 @@ impl Acting<'_> {
             }
             Ask::Get => {
                 let until = self.scene.now + PARKED * MS;
-                self.read(request, until);
+                self.read(request, until, self.now);
             }
             Ask::Follow(seen) => self.follow(request, seen),
         }
@@ -128,8 +129,8 @@ impl Acting<'_> {
         self.answer(waiter.request, Outcome::Done(Token::default()));
     }
 
-    /// R11: the permit is checked after the work.
-    pub(super) fn read(&mut self, request: Request, until: Moment) {
+    /// R11: the permit is checked after the work. It came at `since`, by this tablet's clock (R38).
+    pub(super) fn read(&mut self, request: Request, until: Moment, since: Millis) {
         let key = request.key;
         let hint = self.process.leader_hint(key);
         let Some(copy) = self
@@ -141,7 +142,7 @@ impl Acting<'_> {
             return self.answer(request, Outcome::Refused(hint));
         };
         let env = Env { permits: &self.process.permits, grants: &self.process.grants };
-        match copy.core.may_read(self.now, &env) {
+        match copy.core.may_read(since, self.now, &env) {
             Ok(()) => {
                 let (at, applied, epoch) = (self.at, copy.applied, copy.core.epoch());
                 let shown = (copy.uncleans, applied);
@@ -151,7 +152,7 @@ impl Acting<'_> {
                 self.answer(request, Outcome::Done(shown));
             }
             Err(Refusal::LeaseExpired | Refusal::NotServing) if self.scene.now < until => {
-                self.process.parked.push((request, until));
+                self.process.parked.push((request, until, since));
                 if !std::mem::replace(&mut self.process.unparking, true) {
                     let delay = self.scene.random.between(MS, 20 * MS);
                     self.scene.after(delay, Event::Tablet(self.at, self.life, Doing::Unpark));
@@ -163,8 +164,8 @@ impl Acting<'_> {
 
     pub(super) fn unpark(&mut self) {
         self.process.unparking = false;
-        for (request, until) in std::mem::take(&mut self.process.parked) {
-            self.read(request, until);
+        for (request, until, since) in std::mem::take(&mut self.process.parked) {
+            self.read(request, until, since);
         }
     }
 }

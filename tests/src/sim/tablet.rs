@@ -160,7 +160,7 @@ pub struct Process {
     /// Partitions where somebody waits for the leader's word alone (R34).
     pub early: BTreeSet<PartitionKey>,
     /// Reads that wait for a permit, with the moment at which they are given up.
-    pub parked: Vec<(Request, Moment)>,
+    pub parked: Vec<(Request, Moment, Millis)>,
     /// Somebody is about to look at them.
     pub unparking: bool,
     /// The heartbeat stream.

@@ -136,7 +136,7 @@ fn read_columns(words: &[&str], ttl: Ttl) -> Result<(Vec<Column>, Vec<Index>), S
 
 #[cfg(test)]
 mod tests {
-    use stela_common::table::{Ack, Sync};
+    use stela_common::table::{Ack, Read, Sync};
 
     use super::*;
 
@@ -165,8 +165,11 @@ mod tests {
 
     #[test]
     fn options_behind_the_columns() {
-        let table = read("t 0 8 3 a:int:index ack=leader sync=interval:50 min_insync=2").unwrap();
-        let wanted = Options { ack: Ack::Leader, sync: Sync::Interval(50), min_insync: 2 };
+        let table =
+            read("t 0 8 3 a:int:index ack=leader sync=interval:50 min_insync=2 read=confirm")
+                .unwrap();
+        let sync = Sync::Interval(50);
+        let wanted = Options { ack: Ack::Leader, sync, min_insync: 2, read: Read::Confirm };
         assert_eq!((table.options, table.columns.len()), (wanted, 1));
         let plain = read("t 0 8 3 sync=commit").unwrap();
         assert_eq!((plain.options, plain.has_schema()), (Options::default(), false));

@@ -110,11 +110,12 @@ impl Step<'_> {
             Command::Elect(it) => self.elect::<R>(it),
             Command::Switch { key, target } => self.switch(*key, *target),
             Command::EndSwitch { key, op, why } => self.end_switch(*key, *op, why),
-            Command::SetTable { db, name, ack, sync, min_insync } => {
+            Command::SetTable { db, name, ack, sync, min_insync, read } => {
                 self.set_table(db, name, |options| Options {
                     ack: ack.unwrap_or(options.ack),
                     sync: sync.unwrap_or(options.sync),
                     min_insync: min_insync.unwrap_or(options.min_insync),
+                    read: read.unwrap_or(options.read),
                 })
             }
             Command::ChangeInSync(it) => self.change_in_sync::<R>(it),

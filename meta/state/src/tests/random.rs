@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use stela_common::ids::{
     Epoch, Incarnation, Offset, OpId, PartitionKey, TableId, TabletId, Version,
 };
-use stela_common::table::{Ack, Sync};
+use stela_common::table::{Ack, Read, Sync};
 use stela_common::wire::Member;
 
 use super::planning::all_alive;
@@ -113,6 +113,7 @@ impl Outline {
                 ack: odd.then_some(Ack::Leader),
                 sync: (self.at.is_multiple_of(2)).then_some(Sync::Interval(u32::from(self.at))),
                 min_insync: Some(u32::from(self.who % 4)),
+                read: odd.then_some(Read::Confirm),
             },
             _ => Command::TakeOver { node: u64::from(self.at).into() },
         })

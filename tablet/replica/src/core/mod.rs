@@ -267,15 +267,16 @@ impl<V: Variant> Replica<V> {
     }
 
     /// May a read be answered that was just done, and showed all that was committed then? (R11: the permit is checked
-    /// after the work.)
+    /// after the work.) `since`: when it came; a table with [`Read::Confirm`](stela_common::table::Read::Confirm) needs
+    /// permits that were asked for later.
     ///
     /// # Errors
     /// Why not. [`Refusal::LeaseExpired`] and [`Refusal::NotServing`] may be over soon.
-    pub fn may_read(&self, now: Millis, env: &Env<'_>) -> Result<(), Refusal> {
+    pub fn may_read(&self, since: Millis, now: Millis, env: &Env<'_>) -> Result<(), Refusal> {
         match &self.role {
             _ if self.base.quarantined() => Err(Refusal::Quarantined),
             Role::Follower(_) => Err(Refusal::NotLeader),
-            Role::Leader(leader) => leader.may_read::<V>(&self.base, At { now, env }),
+            Role::Leader(leader) => leader.may_read::<V>(&self.base, since, At { now, env }),
         }
     }
 

@@ -10,7 +10,7 @@
 
 use stela_common::clock::Millis;
 use stela_common::ids::Offset;
-use stela_common::table::Ack;
+use stela_common::table::{Ack, Read};
 
 use super::Admitted;
 use super::base::{At, Base};
@@ -183,7 +183,12 @@ impl Leader {
     }
 
     /// R11.
-    pub(super) fn may_read<V: Variant>(&self, base: &Base, at: At<'_>) -> Result<(), Refusal> {
+    pub(super) fn may_read<V: Variant>(
+        &self,
+        base: &Base,
+        since: Millis,
+        at: At<'_>,
+    ) -> Result<(), Refusal> {
         if !self.serving() {
             return Err(Refusal::NotServing);
         }
@@ -194,8 +199,11 @@ impl Leader {
             // R34: what was acknowledged is here, whoever else has it.
             return if base.leased(at.now) { Ok(()) } else { Err(Refusal::LeaseExpired) };
         }
-        let length = base.me.timing.read_lease;
-        let permitted = |conn| at.env.permits.holds(conn, at.now, length);
+        let permitted = |conn| match base.me.options.read {
+            Read::Permit => at.env.permits.holds(conn, at.now, base.me.timing.read_lease),
+            // R38: no clock, only the order of what this replica does.
+            Read::Confirm => at.env.permits.asked(conn).is_some_and(|asked| asked > since),
+        };
         let all = self.set.others().iter().all(|member| {
             let follower = self.follower(member.tablet);
             follower.and_then(|f| f.follows(member.incarnation)).is_some_and(permitted)

@@ -247,7 +247,12 @@ impl<V: Variant> Bench<V> {
     }
 
     fn may_read(&self) -> Result<(), Refusal> {
-        self.replica.may_read(self.now, &Env { permits: &self.permits, grants: &self.grants })
+        self.may_read_since(self.now)
+    }
+
+    fn may_read_since(&self, since: Millis) -> Result<(), Refusal> {
+        let env = Env { permits: &self.permits, grants: &self.grants };
+        self.replica.may_read(since, self.now, &env)
     }
 
     /// A follower that has joined: what its nonce is.

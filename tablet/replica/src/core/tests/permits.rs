@@ -1,5 +1,7 @@
 //! R11: when a leader may read.
 
+use stela_common::table::{Options, Read};
+
 use super::*;
 
 /// A leader with two followers in its set, all of which permit reads.
@@ -20,6 +22,26 @@ fn reads_while_every_member_permits() {
     assert_eq!(b.may_read(), Err(Refusal::LeaseExpired), "3 has been silent for 300 ms");
     b.permit(3);
     assert_eq!(b.may_read(), Ok(()));
+}
+
+/// R38: a permit that was asked for before the read came says nothing, however fresh the clock believes it to be.
+#[test]
+fn r38_a_read_that_is_to_be_confirmed_needs_permits_asked_for_after_it_came() {
+    let mut b = leader();
+    b.step(Input::Options(Options { read: Read::Confirm, ..Options::default() }));
+    b.permit(2);
+    b.permit(3);
+    let came = b.now;
+    assert_eq!(b.may_read_since(came), Err(Refusal::LeaseExpired));
+    b.now = b.now.plus(1);
+    b.permit(2);
+    assert_eq!(b.may_read_since(came), Err(Refusal::LeaseExpired), "3 has not been asked");
+    b.permit(3);
+    assert_eq!(b.may_read_since(came), Ok(()));
+    // Time alone takes nothing away: it is no lease.
+    b.now = b.now.plus(10_000);
+    assert_eq!(b.may_read_since(came), Ok(()));
+    assert_eq!(b.may_read_since(b.now), Err(Refusal::LeaseExpired), "the next read asks again");
 }
 
 #[test]
