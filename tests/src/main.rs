@@ -45,15 +45,6 @@ enum Command {
         #[arg(long)]
         untimed: bool,
     },
-    /// The crash test of the segment log: a recorded run, opened again after a power cut at every step
-    Crash {
-        /// Of the run and of what is torn
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// At least so many crash states
-        #[arg(long, default_value_t = 3000)]
-        states: usize,
-    },
     /// The checkers once more on a history that was kept
     Recheck {
         /// The file, or its directory
@@ -91,11 +82,6 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
             tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(
                 Drill::run(Plan { drill, seed, rounds, seconds, longest, times: !untimed }),
             )
-        }
-        Command::Crash { seed, states } => {
-            let report = crash::run(seed, states)?;
-            println!("{report}");
-            Ok(if report.passed() { Outcome::Pass } else { Outcome::Fail })
         }
         Command::Recheck { history } => {
             let stored = Stored::read(&history)?;

@@ -63,6 +63,12 @@ fn the_switch_has_one_value_and_is_obeyed() {
 }
 
 #[test]
+fn two_replicas_go_on_with_one_and_one_comes_back_by_itself() {
+    drill(&["two", "--rounds", "2"]);
+    drill(&["one", "--rounds", "2"]);
+}
+
+#[test]
 fn many_silent_tablets_are_waited_for() {
     drill(&["D21", "--rounds", "2"]);
 }

@@ -19,6 +19,7 @@ mod d6;
 mod d7;
 mod d8;
 mod failover_switch;
+mod few;
 mod gaps;
 mod kill_all;
 mod promise;
@@ -90,6 +91,10 @@ pub enum Drill {
     /// the other end vanishes without a farewell
     #[value(name = "D23")]
     D23,
+    /// two replicas on two tablets: one dies, and comes back
+    Two,
+    /// one replica: its tablet dies, and is started again
+    One,
     /// a planned switch of every leader, again and again
     Switch,
     /// kill -9 of everything, and restart in any order
@@ -164,6 +169,8 @@ impl Drill {
             Self::D20 => d20::run(plan).await?,
             Self::D21 => d21::run(plan).await?,
             Self::D23 => d23::run(plan).await?,
+            Self::Two => few::run(plan, 2).await?,
+            Self::One => few::run(plan, 1).await?,
             Self::Switch => switch::run(plan).await?,
             Self::KillAll => kill_all::run(plan).await?,
             Self::FailoverSwitch => failover_switch::run(plan).await?,
