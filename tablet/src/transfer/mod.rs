@@ -8,9 +8,9 @@
 //! **Invariants**
 //! * What is here stays until what replaces it is on disk, verified, and of this very partition and creation.
 //! * A transfer that breaks goes on where it ended, also in another run of either process: the file so far is named by
-//!   the snapshot ([`part`]), and the leader keeps the file, and its log behind it, for [`source::KEPT`].
-//! * Reading, sending and receiving hold no lock of the node. All that is sent goes by one pace ([`pace`]); at most
-//!   [`AT_ONCE`] transfers go out, and as many come in.
+//!   the snapshot (`part`), and the leader keeps the file, and its log behind it, for `source::KEPT`.
+//! * Reading, sending and receiving hold no lock of the node. All that is sent goes by one pace (`pace`); at most
+//!   `AT_ONCE` transfers go out, and as many come in.
 //!
 //! `send`: the leader's side; `source`: what it keeps for it. `receive`: the follower's side; `job`: what it is about.
 
