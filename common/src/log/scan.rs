@@ -193,6 +193,9 @@ impl Scan {
         let ours = Header { id: self.id, number: segment.number, length: self.length };
         if segment.header != FoundHeader::Good(ours) {
             self.broken(base..base + HEADER, "a segment's header is not readable");
+        } else if !segment.map.all().starts_with(&ours.encode()) {
+            // Nothing is lost as long as a copy of it is left; the disk is one to look after.
+            tracing::warn!(path = %segment.path.display(), "a segment's header page is damaged, a copy in it is whole");
         }
         segment.map.sequential(true);
         let known = limit.is_some();

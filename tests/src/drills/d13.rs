@@ -22,8 +22,15 @@ use super::{Outcome, Plan};
 use crate::cluster::{Extra, Role, Setup};
 
 /// What a server that finds damage says.
-const WORDS: [&str; 6] =
-    ["damaged", "quarantined", "checksum", "corrupt", "cannot be read", "cannot be used"];
+const WORDS: [&str; 7] = [
+    "damaged",
+    "quarantined",
+    "checksum",
+    "corrupt",
+    "cannot be read",
+    "cannot be used",
+    "is readable",
+];
 const PAGE: usize = 4096;
 
 #[derive(Clone, Copy, Debug)]

@@ -137,6 +137,40 @@ fn a_lost_segment_header_loses_nothing_else() {
     log.recover(&[], &[&[]]);
 }
 
+/// Found by drill D13: one bit of one copy was flipped, and nobody would ever have known.
+#[test]
+fn d13_a_header_page_that_has_changed_anywhere_is_noticed_and_nothing_is_lost() {
+    let log = written(false);
+    for byte in [3, 1000, 2050, 4000] {
+        edit(&log.place.segment(1), |bytes| bytes[byte] ^= 1);
+        let said = capture(|| log.recover(&[], &[]));
+        assert!(said.contains("header page is damaged"), "byte {byte}: {said}");
+        edit(&log.place.segment(1), |bytes| bytes[byte] ^= 1);
+    }
+    assert!(!capture(|| log.recover(&[], &[])).contains("header page"));
+}
+
+/// What is logged meanwhile on this thread.
+fn capture(work: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Said(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
+    impl std::io::Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let said = Said::default();
+    let writer = said.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, work);
+    let bytes = said.0.lock().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
 #[test]
 fn a_lost_first_batch_of_a_segment_takes_the_proof_with_it() {
     let log = written(false);
