@@ -84,8 +84,8 @@ mod tests {
     fn words_change_what_they_name() {
         let words = read(&["sync=interval:100", "min_insync=2", "read=confirm"]).unwrap();
         let changed = words.over(Options { ack: Ack::Leader, ..Options::default() });
-        let (sync, read_) = (Sync::Interval(100), Read::Confirm);
-        let wanted = Options { ack: Ack::Leader, sync, min_insync: 2, read: read_ };
+        let sync = Sync::Interval(100);
+        let wanted = Options { ack: Ack::Leader, sync, min_insync: 2, read: Read::Confirm };
         assert_eq!(changed, wanted);
         assert_eq!(read(&[""; 0]).unwrap(), Words::default());
     }

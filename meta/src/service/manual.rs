@@ -50,9 +50,16 @@ impl Answers {
         &self,
         request: pb::SetTableRequest,
     ) -> Result<pb::WriteReply, Refusal> {
-        let read = request.read_confirm.map(Read::from_flag);
-        let pb::SetTableRequest { db, name, ack_leader, sync_interval_ms, .. } = request;
-        let (min_insync, request) = (request.min_insync, request.request);
+        let pb::SetTableRequest {
+            db,
+            name,
+            ack_leader,
+            sync_interval_ms,
+            min_insync,
+            request,
+            read_confirm,
+        } = request;
+        let read = read_confirm.map(Read::from_flag);
         let ack = ack_leader.map(|leader| if leader { Ack::Leader } else { Ack::All });
         let sync = sync_interval_ms.map(|ms| match ms {
             0 => Sync::Commit,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures::Stream;
 use futures::stream::BoxStream;
+use stela_common::clock::Millis;
 use stela_common::code::Code;
 use stela_common::ids::PartitionKey;
 use stela_common::table::limits;
@@ -33,7 +34,7 @@ const MAX_REQUEST: usize = limits::REQUEST + (5 << 20);
 /// The largest answer, bytes.
 const MAX_ANSWER: usize = 64 << 20;
 /// Reads outside of sessions that wait for a permit, at most.
-const PARKED: usize = 4096;
+pub(crate) const PARKED: usize = 4096;
 
 /// The services of one tablet.
 #[derive(Clone)]
@@ -79,12 +80,12 @@ impl Service {
     }
 
     async fn read<R: Read>(&self, request: Request<R>) -> Result<Response<R::Reply>, Status> {
-        let request = request.into_inner();
-        if let Some(reply) = read::at_once(&self.node, &request) {
+        let (request, since) = (request.into_inner(), Millis::now());
+        if let Some(reply) = read::at_once(&self.node, &request, since) {
             return Ok(Response::new(reply));
         }
         Ok(Response::new(match self.parked.try_acquire() {
-            Ok(_place) => read::served(&self.node, &request).await,
+            Ok(_place) => read::served(&self.node, &request, since).await,
             Err(_) => R::reply(Err(Code::Busy.into()), About::default()),
         }))
     }

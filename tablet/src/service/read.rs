@@ -54,9 +54,9 @@ enum Look<R> {
     Park(OwnedNotified, Refusal, About),
 }
 
-/// Serves a read at once, or when a permit has come.
-pub(super) async fn served<R: Read>(node: &Arc<Node>, request: &R) -> R::Reply {
-    let (since, deadline) = (Millis::now(), tokio::time::Instant::now() + PARKED);
+/// Serves a read that came at `since`, at once or when a permit has come.
+pub(super) async fn served<R: Read>(node: &Arc<Node>, request: &R, since: Millis) -> R::Reply {
+    let deadline = tokio::time::Instant::now() + PARKED;
     loop {
         let (parked, refusal, about) = match look(node, request, since) {
             Look::Answer(reply) => return reply,
@@ -72,9 +72,9 @@ pub(super) async fn served<R: Read>(node: &Arc<Node>, request: &R) -> R::Reply {
     }
 }
 
-/// Serves a read only if that needs no waiting.
-pub(super) fn at_once<R: Read>(node: &Node, request: &R) -> Option<R::Reply> {
-    match look(node, request, Millis::now()) {
+/// Serves a read that came at `since` only if that needs no waiting.
+pub(super) fn at_once<R: Read>(node: &Node, request: &R, since: Millis) -> Option<R::Reply> {
+    match look(node, request, since) {
         Look::Answer(reply) => Some(reply),
         Look::Park(..) => None,
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use stela_common::clock::Millis;
 use stela_common::code::Code;
 use stela_common::ids::Epoch;
 use stela_proto::tablet::{self as pb, answer, call};
@@ -104,8 +105,8 @@ impl Reads<'_> {
         R: Read + Send + Sync + 'static,
         R::Reply: Send,
     {
-        let id = self.id;
-        if let Some(reply) = read::at_once(self.node, &request) {
+        let (id, since) = (self.id, Millis::now());
+        if let Some(reply) = read::at_once(self.node, &request, since) {
             return answer_read::<R>(self.outbox, id, reply, kind);
         }
         let Ok(permit) = self.parked.clone().try_acquire_owned() else {
@@ -118,7 +119,7 @@ impl Reads<'_> {
         };
         let (node, outbox) = (self.node.clone(), self.outbox.clone());
         tokio::spawn(async move {
-            let reply = read::served(&node, &request).await;
+            let reply = read::served(&node, &request, since).await;
             outbox.room(UNTAKEN).await;
             answer_read::<R>(&outbox, id, reply, kind);
             drop(permit);

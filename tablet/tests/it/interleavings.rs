@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use stela_common::code::Code;
 use stela_common::table::{Index, Ttl, TtlKind};
 use stela_proto::common::Table;
@@ -123,6 +124,44 @@ async fn h26_a_copy_that_the_catalog_does_not_know_is_kept_and_reported() {
 
 /// H26: the catalog gives a number out again. Rows of the table that had it before are not those of the new one, and they
 /// are kept; also when it is not known any more what they are of.
+/// H26: a copy does not follow who leads another table of its number, whichever of the two is the newer.
+#[tokio::test]
+async fn h26_the_leader_of_another_table_of_that_number_is_not_followed() {
+    use stela_proto::replication as rp;
+    use stela_proto::replication::replication_client::ReplicationClient;
+
+    let (nameserver, _homes, [_first, second]) = pair().await;
+    let (created, [leader, follower]) = {
+        let state = nameserver.state.lock();
+        let run = |tablet| state.tablets[&tablet].incarnation;
+        (state.tables[&TID].created_index, [run(1), run(2)])
+    };
+    let open = rp::Open {
+        cluster: crate::nameserver::CLUSTER.into(),
+        tablet: 1,
+        incarnation: leader,
+        to_tablet: 2,
+        to_incarnation: follower,
+    };
+    let lead = |epoch, created_index| rp::Lead { tid: TID, pid: 0, epoch, created_index };
+    // Were any of the first three taken, the last one would be of an epoch that is over.
+    let leads = [lead(99, created + 1), lead(98, created - 1), lead(97, 0), lead(9, created)];
+    let greeting = rp::ToFollower { open: Some(open), ..Default::default() };
+    let told = leads.map(|lead| rp::ToFollower { leads: vec![lead], ..Default::default() });
+    let frames: Vec<_> = std::iter::once(greeting).chain(told).collect();
+    let frames = futures::stream::iter(frames).chain(futures::stream::pending());
+    let endpoint = format!("http://{}", second.endpoint);
+    let mut client = ReplicationClient::connect(endpoint).await.unwrap();
+    let mut answers = client.stream(frames).await.unwrap().into_inner();
+    let hello = loop {
+        let answer = answers.message().await.unwrap().expect("the stream goes on");
+        if let Some(hello) = answer.hellos.into_iter().next() {
+            break hello;
+        }
+    };
+    assert_eq!(hello.epoch, 9);
+}
+
 #[tokio::test]
 async fn h26_a_number_that_is_given_out_again_is_another_table() {
     for forget in [false, true] {

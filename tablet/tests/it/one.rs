@@ -5,6 +5,7 @@ use std::io::Write as _;
 use bytes::Bytes;
 use stela_common::code::Code;
 use stela_common::fs::Disk;
+use stela_common::table::limits;
 use stela_proto::tablet as pb;
 use stela_proto::tablet::{answer, call};
 use stela_tablet::StartError;
@@ -339,6 +340,10 @@ async fn malformed_messages_are_an_error_to_their_sender_only() {
     let request = tonic::Request::new(pb::GetTableStatusRequest { tid: Some(5), pid: Some(6) });
     let refused = grpc.unary(request, path, codec).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Internal, "{refused}");
+    // More than any request may have.
+    let huge = row("k", 1, &"x".repeat(limits::REQUEST + (6 << 20)));
+    let refused = client.0.put(put(vec![huge], (0, 0))).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused}");
     // A call without a kind.
     let mut session = Session::open(&mut client).await;
     session.say(vec![pb::Call { id: 9, kind: None }]).await;

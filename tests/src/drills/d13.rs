@@ -135,8 +135,7 @@ fn used_bytes(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1)
 }
 
-/// Of a log, in what was synced long ago: a tail that was not is cut and no damage. Of another file behind its middle:
-/// a checksum whose own name is damaged is none, and takes nothing with it.
+/// Of a log, in what was synced long ago: a tail that was not is cut and no damage. Of another file, anywhere.
 fn do_damage(
     file: &Path,
     good: &[u8],
@@ -147,7 +146,7 @@ fn do_damage(
     let used = used_bytes(good);
     let at = match target {
         Target::TabletLog | Target::RaftLog => random.random_range(0..(used / 2).max(1)),
-        Target::Snapshot | Target::Fences => random.random_range(used / 2..used),
+        Target::Snapshot | Target::Fences => random.random_range(0..used),
     };
     match damage {
         Damage::BitFlip => {

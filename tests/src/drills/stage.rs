@@ -24,7 +24,8 @@ use crate::workload::{Load, Parties, Place, await_whole, create, leaders, read_b
 pub const ENOUGH: f64 = 500.0;
 /// The tables that are worked on, each with so many partitions on all tablets.
 pub const TABLES: [&str; 2] = ["left", "right"];
-const PARTITIONS: u32 = 8;
+/// Of each of them.
+pub const PARTITIONS: u32 = 8;
 /// When everything is healed, every partition is whole within this.
 const WHOLE: Duration = Duration::from_secs(60);
 

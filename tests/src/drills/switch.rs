@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use super::gaps::Gaps;
 use super::promise::Promise;
-use super::stage::{Scene, Stage, TABLES};
+use super::stage::{PARTITIONS, Scene, Stage, TABLES};
 use super::{Outcome, Plan};
 use crate::workload::DB;
 
@@ -19,7 +19,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     let admin = stage.client.admin();
     'all: loop {
         for (table, name) in TABLES.iter().enumerate() {
-            for pid in 0..8 {
+            for pid in 0..PARTITIONS {
                 if !plan.goes_on(switches, stage.elapsed(), 60) {
                     break 'all;
                 }

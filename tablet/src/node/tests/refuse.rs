@@ -4,7 +4,12 @@ use stela_common::code::Code;
 use stela_common::fs::Recorder;
 use stela_common::table::{Options, limits};
 
+use futures::FutureExt as _;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use stela_proto::tablet::tablet_server::Tablet as _;
+
 use super::*;
+use crate::service::{PARKED, Service};
 use crate::write::{WAITING, WAITING_BYTES};
 
 fn put(key: &str, value: Bytes) -> Request {
@@ -33,6 +38,28 @@ async fn a_write_below_min_insync_is_refused_and_leaves_nothing() {
     assert_eq!(code(&refused), Some(Code::NotEnoughInSync), "{refused:?}");
     let seen = seen(&run.node, KEY, &["k"]);
     assert_eq!((seen.rows, seen.last), (vec![], Offset(0)));
+}
+
+/// A leader that may not read for long does not gather readers without end.
+#[tokio::test]
+async fn more_reads_than_may_wait_are_answered_busy_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = Running::on(Disk::real(), dir.path());
+    // The other one never comes: it leads, and does not serve.
+    run.told_in_sync(KEY, (1, 1), &[ME, TabletId(2)], plain());
+    until("it leads", || run.node.look().partitions[&KEY].core.leads()).await;
+    let service = Service::new(run.node.clone(), run.inbox.clone());
+    let get = || {
+        let target = Some(pb::Target { tid: KEY.tid.0, pid: KEY.pid.0, epoch: 0 });
+        let request = pb::GetRequest { target, key: "k".into(), ..Default::default() };
+        let service = service.clone();
+        async move { service.get(tonic::Request::new(request)).await }
+    };
+    let mut waiting: FuturesUnordered<_> = (0..PARKED).map(|_| get()).collect();
+    assert!(waiting.next().now_or_never().is_none(), "all of them wait");
+    let reply = get().now_or_never().expect("it does not wait").unwrap().into_inner();
+    let said = reply.status.and_then(|s| Code::from_number(s.code));
+    assert_eq!(said, Some(Code::Busy));
 }
 
 /// Nobody drains it: what waits is bounded by its bytes.
