@@ -19,6 +19,8 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::nodes::until;
+
 /// Between heartbeats.
 const BEAT: Duration = Duration::from_millis(50);
 
@@ -110,9 +112,10 @@ impl FakeTablet {
         Self { endpoint, run, known, nameservers: nameservers.to_vec(), runtime: Some(runtime) }
     }
 
-    /// kill -9.
+    /// kill -9: when it returns, its port refuses, as that of a process does which has ended.
     pub fn kill(&mut self) {
         self.runtime.take().expect("it does not run").shutdown_background();
+        until("its port is closed", || std::net::TcpStream::connect(&self.endpoint).is_err());
     }
 
     /// The next run, on the same disk, which knows the last one.
