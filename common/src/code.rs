@@ -56,6 +56,18 @@ codes! {
     WriteDataFailed = 127, "write data failed";
     /// A leader without followers was asked for them.
     HasNoFollower = 134, "has no follower";
+    /// Another replica was asked for, and there is none.
+    NoFollower = 135, "no follower";
+    /// No such operation.
+    OpNotFound = 136, "op id does not exist";
+    /// An index of that name is there.
+    IndexExists = 141, "index has already exist!";
+    /// An index that has to stay.
+    IndexIsNeeded = 142, "index is primary key";
+    /// A server that is not there, or is not healthy.
+    ServerNotFound = 155, "server_name does not exist or offline";
+    /// Another server has that address.
+    SdkEndpointTaken = 156, "sdkendpoint duplicate";
     /// Not the partition's leader's epoch.
     StaleEpoch = 170, "stale epoch";
     /// The leader can neither commit nor renew its lease (R9), or has no read permit in time (R11).
@@ -94,6 +106,30 @@ codes! {
     InvalidParameter = 307, "invalid parameter";
     /// No such partition.
     PidNotFound = 308, "pid does not exist";
+    /// An operation that is not possible as things are.
+    CreateOpFailed = 305, "create op failed";
+    /// A leader is there, and another one was not asked for.
+    LeaderIsAlive = 309, "leader is alive";
+    /// The operation has ended, or there is none of that number.
+    OpNotOpen = 312, "op status is not kDoing or kInited";
+    /// A replica of that partition is there.
+    PidExists = 317, "pid already exists";
+    /// Where a replica is to be moved from.
+    SourceNotHealthy = 318, "src_endpoint does not exist or not healthy";
+    /// Where a replica is to be moved to.
+    DestinationNotHealthy = 319, "des_endpoint does not exist or not healthy";
+    /// A replica cannot be moved: the text says why.
+    MigrateFailed = 320, "migrate failed";
+    /// Nothing of what was named is there.
+    NoPidUpdated = 321, "no pid has update";
+    /// A column of that name is there.
+    ColumnExists = 323, "field name repeated in table_info!";
+    /// The table has as many columns as it may.
+    TooManyColumns = 324, "the count of adding field is more than 63";
+    /// An operation of that kind goes on.
+    OpExists = 334, "there is already a task running";
+    /// A column of an index that the table does not have or that cannot be a key.
+    WrongColumnKey = 519, "wrong column key!";
     /// Nobody can take over.
     NoAliveFollower = 310, "no alive follower";
     /// Fewer tablets than replicas.

@@ -67,6 +67,10 @@ id! {
     OpId(u64)
 }
 id! {
+    /// A piece of work over many partitions, such as a scale-out.
+    JobId(u64)
+}
+id! {
     /// The version of a metadata object: the Raft index that last changed it.
     Version(u64)
 }

@@ -138,6 +138,9 @@ pub struct Index {
     /// When its records expire.
     #[serde(default)]
     pub ttl: Ttl,
+    /// It was deleted: it keeps its place, since rows name indexes by number.
+    #[serde(default)]
+    pub deleted: bool,
 }
 
 /// When a write counts as stored on one replica.
@@ -223,6 +226,9 @@ pub struct Table {
     /// The Raft index that created it (R20: names this creation).
     #[serde(default)]
     pub created_index: u64,
+    /// How many of the columns, the last ones, were added after it was made: older rows end before them.
+    #[serde(default)]
+    pub added_columns: u32,
 }
 
 /// The most rows, bytes and indexes that one request may have.
@@ -248,6 +254,12 @@ impl Table {
     #[must_use]
     pub fn has_schema(&self) -> bool {
         !self.columns.is_empty()
+    }
+
+    /// How many columns it was made with.
+    #[must_use]
+    pub fn first_columns(&self) -> usize {
+        self.columns.len().saturating_sub(self.added_columns as usize)
     }
 
     /// The position of the column of that name.

@@ -207,17 +207,32 @@ impl TryFrom<&pb::Column> for Column {
     }
 }
 
+/// A time to live, as messages have it.
+#[must_use]
+pub fn ttl(ttl: &Ttl) -> pb::Ttl {
+    let kind =
+        TTL_KINDS.iter().find(|(ours, _)| *ours == ttl.kind).map_or(0, |(_, wire)| *wire as i32);
+    pb::Ttl { kind, abs: ttl.abs, lat: ttl.lat }
+}
+
+/// A time to live of a message.
+///
+/// # Errors
+/// It is of no kind that is known.
+pub fn ttl_of(ttl: &pb::Ttl) -> Result<Ttl, Malformed> {
+    let kind = TTL_KINDS.iter().find(|(_, wire)| *wire as i32 == ttl.kind);
+    let kind = kind.ok_or(Malformed("ttl.kind"))?.0;
+    Ok(Ttl { kind, abs: ttl.abs, lat: ttl.lat })
+}
+
 impl From<&Index> for pb::Index {
     fn from(i: &Index) -> Self {
-        let kind = TTL_KINDS
-            .iter()
-            .find(|(ours, _)| *ours == i.ttl.kind)
-            .map_or(0, |(_, wire)| *wire as i32);
         Self {
             name: i.name.clone(),
             columns: i.columns.clone(),
             ts_column: i.ts.clone().unwrap_or_default(),
-            ttl: Some(pb::Ttl { kind, abs: i.ttl.abs, lat: i.ttl.lat }),
+            ttl: Some(ttl(&i.ttl)),
+            deleted: i.deleted,
         }
     }
 }
@@ -226,17 +241,12 @@ impl TryFrom<&pb::Index> for Index {
     type Error = Malformed;
 
     fn try_from(i: &pb::Index) -> Result<Self, Malformed> {
-        let ttl = i.ttl.unwrap_or_default();
-        let kind = TTL_KINDS
-            .iter()
-            .find(|(_, wire)| *wire as i32 == ttl.kind)
-            .ok_or(Malformed("ttl.kind"))?
-            .0;
         Ok(Self {
             name: i.name.clone(),
             columns: i.columns.clone(),
             ts: (!i.ts_column.is_empty()).then(|| i.ts_column.clone()),
-            ttl: Ttl { kind, abs: ttl.abs, lat: ttl.lat },
+            ttl: ttl_of(&i.ttl.unwrap_or_default())?,
+            deleted: i.deleted,
         })
     }
 }
@@ -259,6 +269,7 @@ impl From<&Table> for pb::Table {
             ack_leader: t.options.ack == Ack::Leader,
             read_confirm: t.options.read == Read::Confirm,
             created_index: t.created_index,
+            added_columns: t.added_columns,
         }
     }
 }
@@ -286,6 +297,7 @@ impl TryFrom<&pb::Table> for Table {
                 read: Read::from_flag(t.read_confirm),
             },
             created_index: t.created_index,
+            added_columns: t.added_columns,
         })
     }
 }

@@ -9,7 +9,7 @@ use stela_common::clock::{Millis, wall_ms};
 use stela_common::ids::{Offset, PartitionKey, TableId};
 use stela_replica::message::Input;
 
-use crate::node::{Inner, Node, Work};
+use crate::node::{Dropping, Inner, Node, Work};
 use crate::registry;
 use crate::snapshot::files as snapshots;
 use crate::store::SEG_CNT;
@@ -41,10 +41,13 @@ pub async fn tick(node: Arc<Node>) {
             let again = now.since(purged) > PURGE_AGAIN;
             if again {
                 purged = now;
-                inner.dropping.values().flat_map(|d| &d.left).for_each(|key| work.purge(*key));
+                let one = inner.removing.values().map(|(_, dropping)| dropping);
+                let left = inner.dropping.values().chain(one).flat_map(|d| &d.left);
+                left.for_each(|key| work.purge(*key));
             }
         });
         confirm_drops(&node);
+        confirm_removals(&node);
         report(&node);
     }
 }
@@ -86,6 +89,46 @@ fn confirm_drops(node: &Arc<Node>) {
         inner.tables.remove(&tid);
         inner.dropping.remove(&tid);
         inner.dropped.insert(tid, CONFIRM);
+        node.report.notify_one();
+    }
+}
+
+/// The same for a single replica.
+fn confirm_removals(node: &Arc<Node>) {
+    let synced = node.log.synced();
+    let safe = |dropping: &Dropping| dropping.left.is_empty() && dropping.until <= synced;
+    let done: Vec<(PartitionKey, u64)> = {
+        let inner = node.look();
+        let done = inner.removing.iter().filter(|(_, (_, dropping))| safe(dropping));
+        done.map(|(key, (removal, _))| (*key, *removal)).collect()
+    };
+    if done.is_empty() {
+        return;
+    }
+    let Some(_files) = node.table_files.try_lock() else { return };
+    let Ok(_snapshots) = node.snapshots.try_lock() else { return };
+    for (key, removal) in done {
+        let removed = snapshots::remove_replica(node.files.disk(), &node.files.snapshots(), key);
+        let held = node.look().tables.get(&key.tid).cloned();
+        let rest = held.map(|mut held| {
+            held.pids.remove(&key.pid);
+            held
+        });
+        let stored = removed.and_then(|()| match &rest {
+            Some(held) if !held.pids.is_empty() => node.files.set_table(held),
+            _ => node.files.remove_table(key.tid),
+        });
+        if let Err(e) = stored {
+            tracing::error!(%key, error = %e, "cannot forget a dropped replica; tries again");
+            continue;
+        }
+        let mut inner = node.look();
+        match rest {
+            Some(held) if !held.pids.is_empty() => drop(inner.tables.insert(key.tid, held)),
+            _ => drop(inner.tables.remove(&key.tid)),
+        }
+        inner.removing.remove(&key);
+        inner.removed.insert(key, (removal, CONFIRM));
         node.report.notify_one();
     }
 }

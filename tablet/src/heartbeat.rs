@@ -323,6 +323,10 @@ fn take(node: &Arc<Node>, down: &pb::HeartbeatDown) -> Result<(), Ended> {
                 *left = left.saturating_sub(1);
                 *left > 0
             });
+            inner.removed.retain(|_, (_, left)| {
+                *left = left.saturating_sub(1);
+                *left > 0
+            });
             let until = Millis(down.lease_sent).plus(u64::from(down.lease_ms));
             if until > inner.lease_until {
                 inner.lease_until = until;
@@ -344,6 +348,15 @@ fn message(node: &Node) -> pb::HeartbeatUp {
         known_index: inner.known_index,
         reports,
         dropped: inner.dropped.keys().map(|t| t.0).collect(),
+        removed: inner
+            .removed
+            .iter()
+            .map(|(key, (removal, _))| pb::Removed {
+                tid: key.tid.0,
+                pid: key.pid.0,
+                removal: *removal,
+            })
+            .collect(),
         ask_lease: !hangs(node),
     }
 }

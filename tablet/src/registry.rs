@@ -31,6 +31,8 @@ pub struct Told {
     pub views: Vec<(Table, View)>,
     /// Tables that were dropped: which, and the Raft index of their creation.
     pub drops: Vec<(TableId, u64)>,
+    /// Single replicas that were taken away from here: which, the Raft index of their table's creation, and of the removal.
+    pub removals: Vec<(PartitionKey, u64, u64)>,
     /// Where tablets are.
     pub addresses: Vec<(TabletId, Address)>,
     /// R12: what is to be surrendered, in which epoch, within so many ms.
@@ -48,7 +50,15 @@ impl TryFrom<&pb::HeartbeatDown> for Told {
                 view.partition.as_ref().ok_or(Malformed("view.partition"))?.try_into()?;
             told.views.push((table, partition));
         }
-        told.drops.extend(down.drops.iter().map(|d| (TableId(d.tid), d.created_index)));
+        for d in &down.drops {
+            match d.pid {
+                None => told.drops.push((TableId(d.tid), d.created_index)),
+                Some(pid) => {
+                    let key = PartitionKey::new(d.tid, pid);
+                    told.removals.push((key, d.created_index, d.removal));
+                }
+            }
+        }
         told.addresses.extend(down.tablets.iter().map(|t| {
             (
                 TabletId(t.id),
@@ -88,6 +98,9 @@ pub fn apply(node: &Arc<Node>, told: Told) -> std::io::Result<()> {
         }
         for (tid, created) in told.drops {
             drop_table(inner, work, tid, created);
+        }
+        for (key, created, removal) in told.removals {
+            drop_replica(inner, work, key, created, removal);
         }
         for (key, epoch, ms) in told.drains {
             let deadline = Millis::now().plus(ms.min(LONGEST_DRAIN));
@@ -227,19 +240,40 @@ fn drop_table(inner: &mut Inner, work: &mut Work, tid: TableId, created: u64) {
     }
     let replicas = inner.partitions.keys().chain(inner.orphans.keys());
     let left: BTreeSet<PartitionKey> = replicas.filter(|k| k.tid == tid).copied().collect();
-    for key in &left {
-        inner.orphans.remove(key);
-        inner.suspended.remove(key);
-        inner.proposals.remove(key);
-        if let Some(mut p) = inner.partitions.remove(key) {
-            p.fail_waiters(&stela_common::code::Code::TableNotFound.into(), "");
-            p.parked.notify_waiters();
-        }
-        for outgoing in inner.outgoing.values_mut() {
-            outgoing.ships.remove(key);
-        }
-        work.purge(*key);
-        tracing::info!(%key, "replica is dropped");
-    }
+    left.iter().for_each(|key| forget(inner, work, *key));
     inner.dropping.insert(tid, Dropping { left, until: Position::default() });
+}
+
+/// R20, for one replica. No other one of the partition comes to be here before this was confirmed, so what is here is what
+/// is meant; an order that is older than what this tablet has been told since was refused before (the fences).
+fn drop_replica(inner: &mut Inner, work: &mut Work, key: PartitionKey, created: u64, removal: u64) {
+    let held = inner.tables.get(&key.tid);
+    let other = held.is_some_and(|h| h.table.created_index != created);
+    if other || inner.dropping.contains_key(&key.tid) || inner.removing.contains_key(&key) {
+        return;
+    }
+    inner.removed.remove(&key);
+    let here = inner.partitions.contains_key(&key) || inner.orphans.contains_key(&key);
+    let mut left = BTreeSet::new();
+    if here {
+        forget(inner, work, key);
+        left.insert(key);
+    }
+    inner.removing.insert(key, (removal, Dropping { left, until: Position::default() }));
+}
+
+/// A copy serves nobody any more, and its records in the log become void.
+fn forget(inner: &mut Inner, work: &mut Work, key: PartitionKey) {
+    inner.orphans.remove(&key);
+    inner.suspended.remove(&key);
+    inner.proposals.remove(&key);
+    if let Some(mut p) = inner.partitions.remove(&key) {
+        p.fail_waiters(&stela_common::code::Code::TableNotFound.into(), "");
+        p.parked.notify_waiters();
+    }
+    for outgoing in inner.outgoing.values_mut() {
+        outgoing.ships.remove(&key);
+    }
+    work.purge(key);
+    tracing::info!(%key, "replica is dropped");
 }

@@ -185,6 +185,7 @@ fn heartbeat(me: &Me, known: &mut Known) -> pb::HeartbeatUp {
         sent: known.sent,
         known_index: known.index,
         reports: known.reports(me.incarnation),
+        removed: Vec::new(),
         dropped: Vec::new(),
         ask_lease: true,
     }

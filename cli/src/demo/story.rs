@@ -112,11 +112,18 @@ fn definition() -> Table {
             column("ts", ColumnType::Timestamp),
             column("value", ColumnType::Double),
         ],
-        indexes: vec![Index { name: "metric".into(), columns, ts, ttl: Ttl::default() }],
+        indexes: vec![Index {
+            name: "metric".into(),
+            columns,
+            ts,
+            ttl: Ttl::default(),
+            deleted: false,
+        }],
         partition_num: PARTITIONS,
         replica_num: REPLICAS,
         options: Options::default(),
         created_index: 0,
+        added_columns: 0,
     }
 }
 

@@ -206,32 +206,4 @@ impl Nameserver for Service {
         let known = self.model.lock().tables.iter().any(is);
         self.wrote(unless(known, Code::TableNotFound), |m| m.tables.retain(|t| !is(t)))
     }
-
-    async fn set_table(
-        &self,
-        _: Request<ns::SetTableRequest>,
-    ) -> Result<Response<ns::WriteReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn change_leader(
-        &self,
-        _: Request<ns::ChangeLeaderRequest>,
-    ) -> Result<Response<ns::WriteReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn candidates(
-        &self,
-        _: Request<ns::CandidatesRequest>,
-    ) -> Result<Response<ns::CandidatesReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn elect(
-        &self,
-        _: Request<ns::ElectRequest>,
-    ) -> Result<Response<ns::WriteReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
 }

@@ -1,8 +1,6 @@
 //! The tablet.
 
-use std::pin::Pin;
-
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use stela_common::code::Code;
 use stela_common::wire;
 use stela_proto::tablet as pb;
@@ -121,8 +119,6 @@ macro_rules! unary {
     ($($name:ident($request:ident) -> $reply:ident;)*) => {
         #[tonic::async_trait]
         impl Tablet for Service {
-            type SessionStream = Pin<Box<dyn Stream<Item = Result<pb::SessionAnswer, Status>> + Send>>;
-
             async fn identity(&self, _: Request<pb::IdentityRequest>) -> Result<Response<pb::IdentityReply>, Status> {
                 Ok(Response::new(pb::IdentityReply { cluster: "test".into(), ..Default::default() }))
             }
@@ -130,7 +126,7 @@ macro_rules! unary {
             async fn session(
                 &self,
                 request: Request<tonic::Streaming<pb::SessionFrame>>,
-            ) -> Result<Response<Self::SessionStream>, Status> {
+            ) -> Result<Response<tonic::codegen::BoxStream<pb::SessionAnswer>>, Status> {
                 let model = self.model.clone();
                 let answers = request.into_inner().map(move |frame| {
                     let answer = |call: pb::Call| {

@@ -1,10 +1,9 @@
 //! A cluster of one nameserver and one tablet in memory, which says to each row what its value asks for; and imports into it.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use parking_lot::Mutex;
 use stela_common::client::{Client, Options};
 use stela_common::code::Code;
@@ -68,11 +67,13 @@ impl Fake {
                 columns: vec![],
                 ts: None,
                 ttl: Ttl::default(),
+                deleted: false,
             }],
             partition_num: 1,
             replica_num: 1,
             options: stela_common::table::Options::default(),
             created_index: 3,
+            added_columns: 0,
         };
         let endpoint = self.endpoint.clone();
         let replica = ns::ReplicaRow { endpoint, leader: true, alive: true, ..Default::default() };
@@ -86,26 +87,8 @@ impl Fake {
     }
 }
 
-/// Calls that no import makes, in the form into which `async_trait` brings them.
-macro_rules! unimplemented_calls {
-    ($($name:ident($request:ty) -> $reply:ty;)*) => {
-        $(fn $name<'a, 'b>(
-            &'a self,
-            _: Request<$request>,
-        ) -> Pin<Box<dyn Future<Output = Result<Response<$reply>, Status>> + Send + 'b>>
-        where
-            'a: 'b,
-            Self: 'b,
-        {
-            Box::pin(async { Err(Status::unimplemented("")) })
-        })*
-    };
-}
-
 #[tonic::async_trait]
 impl Tablet for Fake {
-    type SessionStream = Pin<Box<dyn Stream<Item = Result<pb::SessionAnswer, Status>> + Send>>;
-
     async fn identity(
         &self,
         _: Request<pb::IdentityRequest>,
@@ -116,7 +99,7 @@ impl Tablet for Fake {
     async fn session(
         &self,
         request: Request<tonic::Streaming<pb::SessionFrame>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<pb::SessionAnswer>>, Status> {
         let this = self.clone();
         let answers = request.into_inner().map(move |frame| {
             let answer = |call: pb::Call| {
@@ -129,19 +112,6 @@ impl Tablet for Fake {
             Ok(pb::SessionAnswer { answers: frame?.calls.into_iter().filter_map(answer).collect() })
         });
         Ok(Response::new(Box::pin(answers)))
-    }
-
-    unimplemented_calls! {
-        put(pb::PutRequest) -> pb::PutReply;
-        delete(pb::DeleteRequest) -> pb::PutReply;
-        get(pb::GetRequest) -> pb::GetReply;
-        scan(pb::ScanRequest) -> pb::ScanReply;
-        count(pb::CountRequest) -> pb::CountReply;
-        get_table_status(pb::GetTableStatusRequest) -> pb::GetTableStatusReply;
-        get_follower(pb::GetFollowerRequest) -> pb::GetFollowerReply;
-        make_snapshot(pb::MakeSnapshotRequest) -> pb::MakeSnapshotReply;
-        lost_list(pb::LostListRequest) -> pb::LostListReply;
-        lost_read(pb::LostReadRequest) -> pb::LostReadReply;
     }
 }
 
@@ -163,23 +133,6 @@ impl Nameserver for Fake {
             tables: vec![self.table()],
             index: 1,
         }))
-    }
-
-    unimplemented_calls! {
-        show_tablet(ns::ShowTabletRequest) -> ns::ShowTabletReply;
-        show_op_status(ns::ShowOpStatusRequest) -> ns::ShowOpStatusReply;
-        conf_get(ns::ConfGetRequest) -> ns::ConfGetReply;
-        conf_set(ns::ConfSetRequest) -> ns::WriteReply;
-        show_db(ns::ShowDbRequest) -> ns::ShowDbReply;
-        create_db(ns::DbRequest) -> ns::WriteReply;
-        drop_db(ns::DbRequest) -> ns::WriteReply;
-        use_db(ns::DbRequest) -> ns::WriteReply;
-        create_table(ns::CreateTableRequest) -> ns::WriteReply;
-        drop_table(ns::DropTableRequest) -> ns::WriteReply;
-        set_table(ns::SetTableRequest) -> ns::WriteReply;
-        change_leader(ns::ChangeLeaderRequest) -> ns::WriteReply;
-        candidates(ns::CandidatesRequest) -> ns::CandidatesReply;
-        elect(ns::ElectRequest) -> ns::WriteReply;
     }
 }
 

@@ -32,64 +32,52 @@ pub(super) struct Command {
     pub(super) examples: &'static [&'static str],
     /// What its arguments are.
     pub(super) places: &'static [Place],
-    /// It works in this version.
-    pub(super) here: bool,
 }
 
 use Place::{Database, Endpoint, Free, Key, Table, Truth};
 
-const fn here(
+const fn command(
     name: &'static str,
     about: &'static str,
     usage: &'static [&'static str],
     examples: &'static [&'static str],
     places: &'static [Place],
 ) -> Command {
-    Command { name, about, usage, examples, places, here: true }
-}
-
-const fn later(
-    name: &'static str,
-    about: &'static str,
-    usage: &'static [&'static str],
-    examples: &'static [&'static str],
-    places: &'static [Place],
-) -> Command {
-    Command { name, about, usage, examples, places, here: false }
+    Command { name, about, usage, examples, places }
 }
 
 /// All commands, in the order in which `help` lists them.
 pub(super) const COMMANDS: &[Command] = &[
-    later(
+    command(
         "addindex",
         "add index to table",
         &["addindex table_name index_name [col_name] [ts_name]"],
         &["addindex test card card ts1"],
         &[Table],
     ),
-    later(
+    command(
         "addtablefield",
         "add field to the schema table",
         &["addtablefield table_name col_name col_type"],
         &["addtablefield test card string"],
         &[Table],
     ),
-    later(
+    command(
         "addreplica",
         "add replica to leader",
         &["addreplica name pid_group endpoint"],
         &["addreplica name 0 127.0.0.1:9527", "addreplica name 0-2 127.0.0.1:9527"],
         &[Table, Free, Endpoint],
     ),
-    later("cancelop", "cancel the op", &["cancelop op_id"], &["cancelop 5"], &[]),
-    later(
+    command("cancelop", "cancel the op", &["cancelop op_id"], &["cancelop 5"], &[]),
+    command(
         "deleteop",
         "delete the op",
         &["deleteop op_id", "deleteop op_status"],
         &["deleteop 5", "deleteop done"],
         &[],
     ),
-    here(
+    command(
         "create",
         "create table",
         &[
@@ -104,21 +92,21 @@ pub(super) const COMMANDS: &[Command] = &[
         ],
         &[],
     ),
-    here(
+    command(
         "confset",
         "update conf",
         &["confset auto_failover true/false"],
         &["confset auto_failover true"],
         &[Key, Truth],
     ),
-    here(
+    command(
         "confget",
         "get conf",
         &["confget", "confget conf_name"],
         &["confget", "confget auto_failover"],
         &[Key],
     ),
-    here(
+    command(
         "count",
         "count the num of data in specified key",
         &[
@@ -132,7 +120,7 @@ pub(super) const COMMANDS: &[Command] = &[
         ],
         &[Table],
     ),
-    later(
+    command(
         "changeleader",
         "select leader again when the endpoint of leader offline",
         &["changeleader table_name pid [candidate_leader]"],
@@ -143,23 +131,23 @@ pub(super) const COMMANDS: &[Command] = &[
         ],
         &[Table, Free, Endpoint],
     ),
-    here(
+    command(
         "delete",
         "delete pk",
         &["delete table_name key [index_name]"],
         &["delete table1 key1", "delete table1 key1 idx1"],
         &[Table],
     ),
-    later(
+    command(
         "delreplica",
         "delete replica from leader",
         &["delreplica name pid_group endpoint"],
         &["delreplica name 0 127.0.0.1:9527"],
         &[Table, Free, Endpoint],
     ),
-    here("drop", "drop table", &["drop table_name"], &["drop table1"], &[Table]),
-    here("exit", "exit client", &["exit"], &["exit"], &[]),
-    here(
+    command("drop", "drop table", &["drop table_name"], &["drop table1"], &[Table]),
+    command("exit", "exit client", &["exit"], &["exit"], &[]),
+    command(
         "get",
         "get only one record",
         &[
@@ -174,66 +162,66 @@ pub(super) const COMMANDS: &[Command] = &[
         ],
         &[Table],
     ),
-    later(
+    command(
         "gettablepartition",
         "get partition info",
         &["gettablepartition table_name pid"],
         &["gettablepartition table1 0"],
         &[Table],
     ),
-    here("help", "get cmd info", &["help [cmd]"], &["help", "help create"], &[Place::Command]),
-    later(
+    command("help", "get cmd info", &["help [cmd]"], &["help", "help create"], &[Place::Command]),
+    command(
         "makesnapshot",
         "make snapshot",
         &["makesnapshot name pid"],
         &["makesnapshot table1 0"],
         &[Table],
     ),
-    later(
+    command(
         "migrate",
         "migrate partition form one endpoint to another",
         &["migrate src_endpoint table_name pid_group des_endpoint"],
         &["migrate 127.0.0.1:9991 table1 1-10 127.0.0.1:9992"],
         &[Endpoint, Table, Free, Endpoint],
     ),
-    here("man", "get cmd info", &["man [cmd]"], &["man", "man create"], &[Place::Command]),
-    later(
+    command("man", "get cmd info", &["man [cmd]"], &["man", "man create"], &[Place::Command]),
+    command(
         "offlineendpoint",
         "select leader and delete replica when endpoint offline",
         &["offlineendpoint endpoint [concurrency]"],
         &["offlineendpoint 127.0.0.1:9527"],
         &[Endpoint],
     ),
-    later(
+    command(
         "preview",
         "preview data",
         &["preview table_name [limit]"],
         &["preview table1", "preview table1 10"],
         &[Table],
     ),
-    here(
+    command(
         "put",
         "insert data into table",
         &["put table_name pk ts value", "put table_name [ts] field1 field2 ..."],
         &["put table1 key1 1528858466000 value1", "put table2 1528858466000 card1 mcc1 1.5"],
         &[Table],
     ),
-    here("quit", "exit client", &["quit"], &["quit"], &[]),
-    later(
+    command("quit", "exit client", &["quit"], &["quit"], &[]),
+    command(
         "recovertable",
         "recover only one table partition",
         &["recovertable table_name pid endpoint"],
         &["recovertable table1 1 127.0.0.1:9527"],
         &[Table, Free, Endpoint],
     ),
-    later(
+    command(
         "recoverendpoint",
         "recover all tables in endpoint when online",
         &["recoverendpoint endpoint [need_restore] [concurrency]"],
         &["recoverendpoint 127.0.0.1:9527", "recoverendpoint 127.0.0.1:9527 false 2"],
         &[Endpoint, Truth],
     ),
-    here(
+    command(
         "scan",
         "get records for a period of time",
         &[
@@ -248,124 +236,130 @@ pub(super) const COMMANDS: &[Command] = &[
         ],
         &[Table],
     ),
-    here(
+    command(
         "showtable",
         "show table info",
         &["showtable [table_name]"],
         &["showtable", "showtable table1"],
         &[Table],
     ),
-    here("showtablet", "show tablet info", &["showtablet"], &["showtablet"], &[]),
-    later(
+    command("showtablet", "show tablet info", &["showtablet"], &["showtablet"], &[]),
+    command(
         "showsdkendpoint",
         "show sdkendpoint info",
         &["showsdkendpoint"],
         &["showsdkendpoint"],
         &[],
     ),
-    here("showns", "show nameserver info", &["showns"], &["showns"], &[]),
-    here("showdb", "show all databases", &["showdb"], &["showdb"], &[]),
-    here(
+    command("showns", "show nameserver info", &["showns"], &["showns"], &[]),
+    command("showdb", "show all databases", &["showdb"], &["showdb"], &[]),
+    command(
         "showschema",
         "show schema info",
         &["showschema table_name"],
         &["showschema table1"],
         &[Table],
     ),
-    here(
+    command(
         "showopstatus",
         "show op info",
         &["showopstatus [table_name pid]"],
         &["showopstatus", "showopstatus table1", "showopstatus table1 0"],
         &[Table],
     ),
-    later(
+    command(
         "settablepartition",
         "set partition info",
         &["settablepartition table_name partition_file_path"],
         &["settablepartition table1 ./partition_file.txt"],
         &[Table],
     ),
-    later(
+    command(
         "setttl",
         "set table ttl",
         &["setttl table_name ttl_type ttl [index_name]"],
         &["setttl t1 absolute 10", "setttl t2 latest 5", "setttl t3 latest 5 ts1"],
         &[Table],
     ),
-    later(
+    command(
         "updatetablealive",
         "update table alive status",
         &["updatetablealive table_name pid endppoint is_alive"],
         &["updatetablealive t1 * 172.27.2.52:9991 no", "updatetablealive t1 0 172.27.2.52:9991 no"],
         &[Table, Free, Endpoint],
     ),
-    here("info", "show information of the table", &["info table_name"], &["info table1"], &[Table]),
-    later(
+    command(
+        "info",
+        "show information of the table",
+        &["info table_name"],
+        &["info table1"],
+        &[Table],
+    ),
+    command(
         "addrepcluster",
         "add remote replica cluster",
         &["addrepcluster zk_endpoints zk_path cluster_alias"],
         &["addrepcluster 10.1.1.1:2181,10.1.1.2:2181 /openmldb_cluster prod_dc01"],
         &[],
     ),
-    later(
+    command(
         "showrepcluster",
         "show remote replica cluster info",
         &["showrepcluster"],
         &["showrepcluster"],
         &[],
     ),
-    later(
+    command(
         "removerepcluster",
         "remove remote replica cluster",
         &["removerepcluster cluster_alias"],
         &["removerepcluster prod_dc01"],
         &[],
     ),
-    later(
+    command(
         "switchmode",
         "switch cluster mode",
         &["switchmode normal|leader"],
         &["switchmode normal", "switchmode leader"],
         &[],
     ),
-    later(
+    command(
         "synctable",
         "synctable from leader cluster to replica cluster",
         &["synctable table_name cluster_alias [pid]"],
         &["synctable test bj", "synctable test bj 0"],
         &[Table],
     ),
-    later(
+    command(
         "deleteindex",
         "delete index of specified index",
         &["deleteindex table_name index_name"],
         &["deleteindex test index0"],
         &[Table],
     ),
-    later(
+    command(
         "setsdkendpoint",
         "set sdkendpoint for external network sdk",
         &["setsdkendpoint server_name sdkendpoint"],
         &["setsdkendpoint tb1 202.12.18.1:9527"],
         &[],
     ),
-    later(
+    command(
         "showcatalogversion",
         "show catalog version",
         &["showcatalogversion"],
         &["showcatalogversion"],
         &[],
     ),
-    here("createdb", "create database", &["createdb database_name"], &["createdb db1"], &[]),
-    here(
+    command("createdb", "create database", &["createdb database_name"], &["createdb db1"], &[]),
+    command(
         "dropdb",
         "drop an empty database",
         &["dropdb database_name"],
         &["dropdb db1"],
         &[Database],
     ),
-    here(
+    command(
         "use",
         "select the database that commands work in",
         &["use [database_name]"],

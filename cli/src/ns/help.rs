@@ -5,17 +5,7 @@ use crate::print::{Answer, Part};
 
 pub(super) fn help(args: &[&str]) -> Answer {
     let lines: Vec<String> = match args {
-        [] => COMMANDS
-            .iter()
-            .map(|c| {
-                format!(
-                    "{} - {}{}",
-                    c.name,
-                    c.about,
-                    if c.here { "" } else { " (not part of this version)" }
-                )
-            })
-            .collect(),
+        [] => COMMANDS.iter().map(|c| format!("{} - {}", c.name, c.about)).collect(),
         [name] => {
             let Some(command) = COMMANDS.iter().find(|c| c.name == *name) else {
                 return Answer::failed(format!("unsupported cmd {name}"));

@@ -1,172 +1,192 @@
-//! The commands that do by hand what the cluster does by itself.
+//! The commands that do by hand what the cluster does by itself, and those that move replicas.
 //!
-//! While `auto_failover` is on they are refused, as operators know it. With it off they are not part of this version: the
-//! arguments are checked and the answer is in the words of each command all the same.
+//! Arguments are checked here, everything else where the order is applied. "ok" means that it is on record: `showopstatus`
+//! tells how it goes on.
 
-use stela_common::code::{Code, Refusal};
+use stela_common::code::Refusal;
+use stela_proto::nameserver as pb;
 
-use super::{Session, later};
+use super::Session;
 use crate::print::Answer;
 use crate::shell::{pid_group, unsigned};
 
 const PID: &str = "Invalid args. pid should be uint32_t";
 
-/// Answers a manual command; `None` if `name` is not one.
-pub(super) async fn command(session: &Session, name: &str, args: &[&str]) -> Option<Answer> {
-    let (checked, failed) = match name {
-        "offlineendpoint" => (offlineendpoint(args), "failed to offline endpoint. error msg: "),
-        "recoverendpoint" => (recoverendpoint(args), "failed to recover endpoint. error msg: "),
-        "recovertable" => (recovertable(args), "Fail to recover table. error msg:"),
-        "changeleader" => (changeleader(args), "failed to change leader. error msg: "),
-        "migrate" => (migrate(args), "failed to migrate partition. error msg: "),
-        "updatetablealive" => (updatetablealive(args), "Fail to update table alive. error msg: "),
-        "settablepartition" => (at_least(2, args), "Fail to set table partition. error msg: "),
-        "cancelop" => (cancelop(args), "Cancel op failed, error msg: "),
-        _ => return None,
+/// What the nameserver said, in the words of the command.
+type Said = Result<pb::WriteReply, Refusal>;
+
+/// Of commands that print nothing where no server answered.
+fn quiet(said: Said, ok: &str, failed: &str) -> Answer {
+    match said {
+        Ok(_) => Answer::done(ok),
+        Err(refusal) => Answer::refused(failed, &refusal),
+    }
+}
+
+/// Of commands that print the client's own words then.
+fn told(said: Said, ok: &str, failed: &str) -> Answer {
+    match said {
+        Ok(_) => Answer::done(ok),
+        Err(refusal) => Answer::failed(format!("{failed}{}", refusal.text)),
+    }
+}
+
+/// Of commands that print the code, too.
+fn coded(said: Said, ok: &str, failed: &str) -> Answer {
+    match said {
+        Ok(_) => Answer::done(ok),
+        Err(Refusal { code, text }) => {
+            Answer::failed(format!("{failed}ReturnCode[{}]{text}", code as i32))
+        }
+    }
+}
+
+fn bad_format() -> Answer {
+    Answer::failed("Bad format")
+}
+
+impl Session {
+    /// A table of the selected database, by its name.
+    pub(super) fn table(&self, name: &str) -> pb::TableName {
+        pb::TableName { db: self.db(), name: name.into(), tid: 0 }
+    }
+}
+
+pub(super) async fn offlineendpoint(session: &Session, args: &[&str]) -> Answer {
+    let Some(endpoint) = args.first() else { return bad_format() };
+    let concurrency = match args.get(1).map(|text| text.parse::<i32>()) {
+        None => 0,
+        Some(Ok(n @ 1..)) => n.unsigned_abs(),
+        Some(Ok(_)) => {
+            return Answer::failed("Invalid args. concurrency should be greater than 0");
+        }
+        Some(Err(_)) => return Answer::failed("Invalid args. concurrency should be uint32_t"),
     };
-    if let Err(text) = checked {
-        return Some(Answer::failed(text));
-    }
-    let refusal = refusal(session, name).await;
-    Some(match name {
-        // It prints the code, too; of an answer that did not come, that of the client's own.
-        "cancelop" => {
-            Answer::failed(format!("{failed}ReturnCode[{}]{}", refusal.code as i32, refusal.text))
+    let said = session.client.admin().offline_endpoint(endpoint, concurrency).await;
+    quiet(said, "offline endpoint ok", "failed to offline endpoint. error msg: ")
+}
+
+pub(super) async fn recoverendpoint(session: &Session, args: &[&str]) -> Answer {
+    let Some(endpoint) = args.first() else { return bad_format() };
+    let need_restore = match args.get(1).map(|t| t.to_ascii_lowercase()).as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => {
+            return Answer::failed("Invalid args. need_restore should be true or false");
         }
-        // These print the client's own words where no server said anything.
-        "recovertable" | "changeleader" | "migrate" | "updatetablealive" => {
-            Answer::failed(format!("{failed}{}", refusal.text))
-        }
-        _ => Answer::refused(failed, &refusal),
-    })
+    };
+    let concurrency = match args.get(2).map(|text| unsigned::<u32>(text)) {
+        None => 0,
+        Some(Some(n)) => n,
+        Some(None) => return Answer::failed("Invalid args. concurrency should be uint32"),
+    };
+    let said = session.client.admin().recover_endpoint(endpoint, need_restore, concurrency).await;
+    quiet(said, "recover endpoint ok", "failed to recover endpoint. error msg: ")
 }
 
-async fn refusal(session: &Session, name: &str) -> Refusal {
-    match session.client.admin().conf_get("auto_failover").await {
-        Err(e) => e,
-        Ok(reply) if reply.rows.iter().any(|r| r.key == "auto_failover" && r.value == "true") => {
-            Code::AutoFailoverEnabled.into()
-        }
-        Ok(_) => Refusal::new(Code::InvalidParameter, later::text(name)),
-    }
+pub(super) async fn recovertable(session: &Session, args: &[&str]) -> Answer {
+    let [table, pid, endpoint, ..] = args else { return bad_format() };
+    let Some(pid) = unsigned(pid) else { return Answer::failed(PID) };
+    let said = session.client.admin().recover_table(session.table(table), pid, endpoint).await;
+    told(said, "recover table ok", "Fail to recover table. error msg:")
 }
 
-fn at_least(count: usize, args: &[&str]) -> Result<(), String> {
-    if args.len() < count { Err("Bad format".into()) } else { Ok(()) }
+pub(super) async fn changeleader(session: &Session, args: &[&str]) -> Answer {
+    let [table, pid, candidate @ ..] = args else { return bad_format() };
+    let Some(pid) = unsigned(pid) else { return Answer::failed(PID) };
+    let candidate = candidate.first().map(|word| if *word == "auto" { "" } else { word });
+    let admin = session.client.admin();
+    let said = admin.change_leader_by_hand(&session.db(), table, pid, candidate).await;
+    let ok = "change leader ok. If there are writing operations while changing a leader, it may cause data loss.";
+    told(said, ok, "failed to change leader. error msg: ")
 }
 
-fn pid(text: &str) -> Result<u32, String> {
-    unsigned(text).ok_or_else(|| PID.into())
-}
-
-fn offlineendpoint(args: &[&str]) -> Result<(), String> {
-    at_least(1, args)?;
-    match args.get(1).map(|text| text.parse::<i32>()) {
-        None | Some(Ok(1..)) => Ok(()),
-        Some(Ok(_)) => Err("Invalid args. concurrency should be greater than 0".into()),
-        Some(Err(_)) => Err("Invalid args. concurrency should be uint32_t".into()),
-    }
-}
-
-fn recoverendpoint(args: &[&str]) -> Result<(), String> {
-    at_least(1, args)?;
-    if args
-        .get(1)
-        .is_some_and(|t| !t.eq_ignore_ascii_case("true") && !t.eq_ignore_ascii_case("false"))
-    {
-        return Err("Invalid args. need_restore should be true or false".into());
-    }
-    if args.get(2).is_some_and(|t| unsigned::<u32>(t).is_none()) {
-        return Err("Invalid args. concurrency should be uint32".into());
-    }
-    Ok(())
-}
-
-fn recovertable(args: &[&str]) -> Result<(), String> {
-    at_least(3, args)?;
-    pid(args[1]).map(drop)
-}
-
-fn changeleader(args: &[&str]) -> Result<(), String> {
-    at_least(2, args)?;
-    pid(args[1]).map(drop)
-}
-
-fn migrate(args: &[&str]) -> Result<(), String> {
-    let [from, _, pids, to, ..] = args else {
-        return Err("Bad format. eg, migrate 127.0.0.1:9991 table1 1-10 127.0.0.1:9992".into());
+pub(super) async fn migrate(session: &Session, args: &[&str]) -> Answer {
+    let [from, table, pids, to, ..] = args else {
+        return Answer::failed("Bad format. eg, migrate 127.0.0.1:9991 table1 1-10 127.0.0.1:9992");
     };
     if from == to {
-        return Err("migrate error. src_endpoint is same as des_endpoint".into());
+        return Answer::failed("migrate error. src_endpoint is same as des_endpoint");
     }
-    pid_group(pids).map(drop)
+    let pids = match pid_group(pids) {
+        Ok(pids) => pids,
+        Err(text) => return Answer::failed(text),
+    };
+    let said = session.client.admin().migrate(from, session.table(table), pids, to).await;
+    told(said, "partition migrate ok", "failed to migrate partition. error msg: ")
 }
 
-fn updatetablealive(args: &[&str]) -> Result<(), String> {
-    at_least(4, args)?;
-    if args[3] != "yes" && args[3] != "no" {
-        return Err("is_alive should be yes or no".into());
-    }
-    if args[1] == "*" { Ok(()) } else { pid(args[1]).map(drop) }
+pub(super) async fn addreplica(session: &Session, args: &[&str]) -> Answer {
+    let (table, pids, endpoint) = match replicas(args) {
+        Ok(known) => known,
+        Err(answer) => return answer,
+    };
+    let said = session.client.admin().add_replica(session.table(table), pids, endpoint).await;
+    told(said, "AddReplica ok", "Fail to addreplica. error msg:")
 }
 
-fn cancelop(args: &[&str]) -> Result<(), String> {
-    let Some(id) = args.first() else { return Err("bad cancelop format, eg cancelop 1002".into()) };
-    unsigned::<u64>(id).map(drop).ok_or_else(|| "Invalid args. op_id should be uint64_t".into())
+pub(super) async fn delreplica(session: &Session, args: &[&str]) -> Answer {
+    let (table, pids, endpoint) = match replicas(args) {
+        Ok(known) => known,
+        Err(answer) => return answer,
+    };
+    let said = session.client.admin().del_replica(session.table(table), pids, endpoint).await;
+    told(said, "DelReplica ok", "Fail to delreplica. error msg:")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shell::Words;
+fn replicas<'a>(args: &[&'a str]) -> Result<(&'a str, Vec<u32>, &'a str), Answer> {
+    let [table, pids, endpoint, ..] = args else { return Err(bad_format()) };
+    Ok((table, pid_group(pids).map_err(Answer::failed)?, endpoint))
+}
 
-    #[test]
-    fn arguments_are_checked_in_the_words_of_each_command() {
-        let check = |line: &str| {
-            let words = Words::new(line);
-            let args = words.args();
-            match words.command() {
-                "offlineendpoint" => offlineendpoint(args),
-                "recoverendpoint" => recoverendpoint(args),
-                "recovertable" => recovertable(args),
-                "changeleader" => changeleader(args),
-                "migrate" => migrate(args),
-                "updatetablealive" => updatetablealive(args),
-                "cancelop" => cancelop(args),
-                other => panic!("{other}"),
-            }
-        };
-        for good in [
-            "offlineendpoint e",
-            "offlineendpoint e 2",
-            "recoverendpoint e TRUE 2",
-            "recovertable t 1 e",
-            "changeleader t 1 auto",
-            "migrate a t 1-5 b",
-            "updatetablealive t * e no",
-            "cancelop 7",
-        ] {
-            assert_eq!(check(good), Ok(()), "{good}");
+pub(super) async fn updatetablealive(session: &Session, args: &[&str]) -> Answer {
+    let [table, pid, endpoint, alive, ..] = args else { return bad_format() };
+    let alive = match *alive {
+        "yes" => true,
+        "no" => false,
+        _ => return Answer::failed("is_alive should be yes or no"),
+    };
+    let pid = match *pid {
+        "*" => None,
+        pid => match unsigned(pid) {
+            Some(pid) => Some(pid),
+            None => return Answer::failed(PID),
+        },
+    };
+    let admin = session.client.admin();
+    let said = admin.update_table_alive(session.table(table), pid, endpoint, alive).await;
+    told(said, "update ok", "Fail to update table alive. error msg: ")
+}
+
+pub(super) async fn makesnapshot(session: &Session, args: &[&str]) -> Answer {
+    let [table, pid, ..] = args else { return bad_format() };
+    let Some(pid) = unsigned(pid) else { return Answer::failed(PID) };
+    let said = session.client.admin().make_snapshot(session.table(table), pid).await;
+    quiet(said, "MakeSnapshot ok", "Fail to makesnapshot. error msg:")
+}
+
+pub(super) async fn cancelop(session: &Session, args: &[&str]) -> Answer {
+    let Some(id) = args.first() else {
+        return Answer::failed("bad cancelop format, eg cancelop 1002");
+    };
+    let Some(id) = unsigned(id) else {
+        return Answer::failed("Invalid args. op_id should be uint64_t");
+    };
+    let said = session.client.admin().cancel_op(id).await;
+    coded(said, "Cancel op ok!", "Cancel op failed, error msg: ")
+}
+
+pub(super) async fn deleteop(session: &Session, args: &[&str]) -> Answer {
+    let Some(which) = args.first() else {
+        return Answer::failed("bad deleteop format, eg: deleteop 1002, deleteop doing");
+    };
+    let admin = session.client.admin();
+    let said = match (unsigned(which), which.to_ascii_lowercase().as_str()) {
+        (Some(id), _) => admin.delete_op(id).await,
+        (None, status @ ("done" | "failed" | "canceled")) => {
+            admin.delete_ops(status, &session.db()).await
         }
-        for (bad, text) in [
-            ("offlineendpoint", "Bad format"),
-            ("offlineendpoint e 0", "Invalid args. concurrency should be greater than 0"),
-            ("offlineendpoint e x", "Invalid args. concurrency should be uint32_t"),
-            ("recoverendpoint e maybe", "Invalid args. need_restore should be true or false"),
-            ("recoverendpoint e true x", "Invalid args. concurrency should be uint32"),
-            ("recovertable t 1", "Bad format"),
-            ("recovertable t x e", PID),
-            ("changeleader t", "Bad format"),
-            ("changeleader t x", PID),
-            ("migrate a t 1", "Bad format. eg, migrate 127.0.0.1:9991 table1 1-10 127.0.0.1:9992"),
-            ("migrate a t 1 a", "migrate error. src_endpoint is same as des_endpoint"),
-            ("migrate a t 1-3,5 b", "pid group[1-3,5] format error"),
-            ("updatetablealive t x e maybe", "is_alive should be yes or no"),
-            ("updatetablealive t x e yes", PID),
-            ("cancelop", "bad cancelop format, eg cancelop 1002"),
-            ("cancelop x", "Invalid args. op_id should be uint64_t"),
-        ] {
-            assert_eq!(check(bad), Err(text.into()), "{bad}");
-        }
-    }
+        _ => return Answer::failed("invalid args"),
+    };
+    coded(said, "Delete op ok!", "Delete op failed, error msg: ")
 }

@@ -3,6 +3,7 @@
 //! One file per family of commands. A command takes the session and its arguments and makes an answer; what it prints,
 //! and when it fails, is as OpenMLDB's `ns_client` has it, since scripts and runbooks read it.
 
+mod alter;
 mod commands;
 mod conf;
 mod create;
@@ -12,9 +13,12 @@ mod help;
 mod later;
 mod manual;
 mod names;
+mod partition;
+mod servers;
 mod table;
 #[cfg(test)]
 mod tests;
+mod text;
 mod view;
 
 use std::io::IsTerminal as _;
@@ -155,10 +159,29 @@ impl Shell for Session {
             "delete" => data::delete(self, args).await,
             "help" | "man" => help::help(args),
             "exit" | "quit" => Answer { end: true, ..Answer::done("bye") },
-            name => match manual::command(self, name, args).await {
-                Some(answer) => answer,
-                None => later::command(name).unwrap_or_else(|| Answer::failed("unsupported cmd")),
-            },
+            "offlineendpoint" => manual::offlineendpoint(self, args).await,
+            "recoverendpoint" => manual::recoverendpoint(self, args).await,
+            "recovertable" => manual::recovertable(self, args).await,
+            "changeleader" => manual::changeleader(self, args).await,
+            "migrate" => manual::migrate(self, args).await,
+            "addreplica" => manual::addreplica(self, args).await,
+            "delreplica" => manual::delreplica(self, args).await,
+            "updatetablealive" => manual::updatetablealive(self, args).await,
+            "makesnapshot" => manual::makesnapshot(self, args).await,
+            "cancelop" => manual::cancelop(self, args).await,
+            "deleteop" => manual::deleteop(self, args).await,
+            "gettablepartition" => partition::gettablepartition(self, args).await,
+            "settablepartition" => partition::settablepartition(self, args).await,
+            "setttl" => alter::setttl(self, args).await,
+            "addtablefield" => alter::addtablefield(self, args).await,
+            "addindex" => alter::addindex(self, args).await,
+            "deleteindex" => alter::deleteindex(self, args).await,
+            "showcatalogversion" => servers::showcatalogversion(self).await,
+            "showsdkendpoint" => servers::showsdkendpoint(self).await,
+            "setsdkendpoint" => servers::setsdkendpoint(self, args).await,
+            name => {
+                later::command(name, args, ask).unwrap_or_else(|| Answer::failed("unsupported cmd"))
+            }
         }
     }
 

@@ -266,6 +266,7 @@ mod tests {
             healthy,
             age_ms,
             id: 1,
+            ..Default::default()
         };
         let rows = [row("a:1", true, 10_800_000), row("b:1", false, 420_000)];
         let classic = tablet_table(&rows, Layout::Classic);
@@ -289,6 +290,7 @@ mod tests {
             start_time,
             end_time,
             cur_task: cur_task.into(),
+            why: String::new(),
         };
         let ops = [
             op(1, 0, 0, "", None),

@@ -89,6 +89,8 @@ impl Admin {
         /// What is known of each replica of a partition (R16).
         candidates(db: &str, name: &str, pid: u32) -> CandidatesReply
             = candidates(pb::CandidatesRequest { db: db.into(), name: name.into(), pid });
+        /// Work over many partitions: that one, or with 0 all that is remembered.
+        show_jobs(id: u64) -> ShowJobsReply = show_jobs(pb::JobRequest { id, request: None });
         /// Is there a database of that name?
         use_db(name: &str) -> WriteReply = use_db(pb::DbRequest { name: name.into(), request: None });
     }
@@ -123,7 +125,87 @@ impl Admin {
         change_leader(db: &str, name: &str, pid: u32, endpoint: &str)
             = change_leader(|request| pb::ChangeLeaderRequest {
                 db: db.into(), name: name.into(), pid, endpoint: endpoint.into(), request,
+                ..Default::default()
             });
+        /// The operators' `changeleader`: refused while `auto_failover` is on, and without a candidate (`None`) while there
+        /// is a leader; an empty candidate is whoever suits.
+        change_leader_by_hand(db: &str, name: &str, pid: u32, candidate: Option<&str>)
+            = change_leader(|request| pb::ChangeLeaderRequest {
+                db: db.into(), name: name.into(), pid, request, by_hand: true,
+                endpoint: candidate.unwrap_or_default().into(),
+                if_leaderless: candidate.is_none(),
+                tid: 0,
+            });
+        /// `addreplica`.
+        add_replica(table: pb::TableName, pids: Vec<u32>, endpoint: &str)
+            = add_replica(|request| pb::ReplicasRequest {
+                table: Some(table), pids, endpoint: endpoint.into(), request,
+            });
+        /// `delreplica`.
+        del_replica(table: pb::TableName, pids: Vec<u32>, endpoint: &str)
+            = del_replica(|request| pb::ReplicasRequest {
+                table: Some(table), pids, endpoint: endpoint.into(), request,
+            });
+        /// `migrate`.
+        migrate(from: &str, table: pb::TableName, pids: Vec<u32>, to: &str)
+            = migrate(|request| pb::MigrateRequest {
+                from: from.into(), table: Some(table), pids, to: to.into(), request,
+            });
+        /// `offlineendpoint`; a concurrency of 0 is the nameserver's own.
+        offline_endpoint(endpoint: &str, concurrency: u32)
+            = offline_endpoint(|request| pb::EndpointRequest {
+                endpoint: endpoint.into(), need_restore: false, concurrency, request,
+            });
+        /// `recoverendpoint`.
+        recover_endpoint(endpoint: &str, need_restore: bool, concurrency: u32)
+            = recover_endpoint(|request| pb::EndpointRequest {
+                endpoint: endpoint.into(), need_restore, concurrency, request,
+            });
+        /// `recovertable`.
+        recover_table(table: pb::TableName, pid: u32, endpoint: &str)
+            = recover_table(|request| pb::ReplicaRequest {
+                table: Some(table), pid, endpoint: endpoint.into(), request,
+            });
+        /// `updatetablealive`; without a partition, of all of the table.
+        update_table_alive(table: pb::TableName, pid: Option<u32>, endpoint: &str, alive: bool)
+            = update_table_alive(|request| pb::AliveRequest {
+                table: Some(table), pid, endpoint: endpoint.into(), alive, request,
+            });
+        /// `settablepartition`.
+        set_table_partition(table: pb::TableName, pid: u32, rows: Vec<pb::ReplicaState>)
+            = set_table_partition(|request| pb::SetTablePartitionRequest {
+                table: Some(table), pid, rows, request,
+            });
+        /// `makesnapshot`.
+        make_snapshot(table: pb::TableName, pid: u32)
+            = make_snapshot(|request| pb::PartitionRequest { table: Some(table), pid, request });
+        /// `cancelop`.
+        cancel_op(id: u64) = cancel_op(|request| pb::OpRequest { id, request });
+        /// `deleteop` of one operation.
+        delete_op(id: u64) = delete_op(|request| pb::DeleteOpRequest {
+            id, status: String::new(), db: String::new(), request,
+        });
+        /// `deleteop` of all that ended so: `done`, `failed` or `canceled`.
+        delete_ops(status: &str, db: &str) = delete_op(|request| pb::DeleteOpRequest {
+            id: 0, status: status.into(), db: db.into(), request,
+        });
+        /// `setttl`, `addtablefield`, `addindex`, `deleteindex`.
+        alter_table(table: pb::TableName, change: pb::alter_table_request::Change)
+            = alter_table(|request| pb::AlterTableRequest {
+                table: Some(table), change: Some(change), request,
+            });
+        /// `setsdkendpoint`; empty: none.
+        set_sdk_endpoint(server: &str, endpoint: &str)
+            = set_sdk_endpoint(|request| pb::SetSdkEndpointRequest {
+                server: server.into(), endpoint: endpoint.into(), request,
+            });
+        /// Starts work over many partitions; the reply names it.
+        start_job(kind: &str, endpoints: &[String], allow_single_replica: bool)
+            = start_job(|request| pb::StartJobRequest {
+                kind: kind.into(), endpoints: endpoints.to_vec(), allow_single_replica, request,
+            });
+        /// Ends such work where it is.
+        cancel_job(id: u64) = cancel_job(|request| pb::JobRequest { id, request });
         /// Makes a replica the leader that may lack acknowledged writes (R16). `version` is that of the
         /// [`candidates`](Self::candidates) that were looked at.
         elect(db: &str, name: &str, pid: u32, endpoint: &str, version: u64)

@@ -53,6 +53,7 @@ reply!(
     ConfGetReply,
     ShowDbReply,
     CandidatesReply,
+    ShowJobsReply,
     WriteReply
 );
 

@@ -14,7 +14,7 @@ use futures::stream::FuturesOrdered;
 use futures::{Stream, StreamExt};
 use stela_common::clock::Millis;
 use stela_common::code::{Code, Refusal};
-use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TableId, TabletId};
+use stela_common::ids::{Epoch, Incarnation, Offset, PartitionKey, TableId, TabletId, Version};
 use stela_common::wire;
 use stela_meta_state::plan::{Drain, Report};
 use stela_proto::heartbeat as pb;
@@ -186,7 +186,11 @@ impl Visit {
             if up.ask_lease {
                 soft.judge.heard(self.tablet, self.stream, Millis::now());
             }
+            soft.carried_out(self.tablet, up.known_index);
             soft.dropped(state, self.tablet, up.dropped.iter().map(|tid| TableId(*tid)));
+            let removed = up.removed.iter();
+            let removed = removed.map(|r| (PartitionKey::new(r.tid, r.pid), Version(r.removal)));
+            soft.removed(state, self.tablet, removed);
             Ok(soft.report(state, self.tablet, up.reports.iter().map(|r| report(self.run, r))))
         })?;
         if decisive {

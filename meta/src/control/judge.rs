@@ -250,6 +250,8 @@ mod tests {
             since: 0,
             version: 1.into(),
             past: Vec::new(),
+            leaving: false,
+            sdk_endpoint: String::new(),
         };
         State { tablets: BTreeMap::from([(T, tablet)]), ..State::default() }
     }

@@ -9,6 +9,7 @@
 //!
 //! * `reign`: from taking over to being deposed; the planning passes.
 //! * [`attend`]: one heartbeat stream. [`tell`]: what a tablet is told on it.
+//! * `execute`: operations that are calls to tablets.
 //! * [`soft`]: what is known beside the state, and the plan. [`judge`]: who is there. [`guard`]: whether it is they who are
 //!   silent (R19). [`trials`]: who does not come to serve (R23). All are decisions over values, with the time as an input.
 //!
@@ -18,6 +19,7 @@
 //! * A decision is made on a state that was confirmed after the pass began, and its outcome is known before the next one.
 
 pub mod attend;
+mod execute;
 pub mod guard;
 pub mod judge;
 mod reign;
@@ -66,6 +68,7 @@ pub struct Control {
     /// Told when there are orders for tablets.
     orders: watch::Sender<()>,
     probes: Probes,
+    calls: execute::Calls,
     streams: AtomicU64,
 }
 
@@ -82,6 +85,7 @@ impl Control {
             signs: watch::Sender::new(()),
             orders: watch::Sender::new(()),
             probes: Probes::default(),
+            calls: execute::Calls::default(),
             streams: AtomicU64::new(0),
         });
         tokio::spawn(reign::run(this.clone()));

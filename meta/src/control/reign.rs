@@ -17,7 +17,7 @@ use stela_meta_state::object::Key;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::{Control, PULSE, Reign};
+use super::{Control, PULSE, Reign, execute};
 use crate::group::{Leadership, ProposeError};
 
 /// The most commands of one entry.
@@ -113,6 +113,7 @@ async fn passes(control: &Arc<Control>) -> Unsettled {
         if let Err(unsettled) = pass(control).await {
             return unsettled;
         }
+        execute::execute(control);
         loop {
             tokio::select! {
                 _ = signs.changed() => break,
@@ -132,11 +133,20 @@ fn matter(control: &Control, since: u64) -> bool {
         control.note(|soft, state| soft.prune(state));
         return true;
     };
-    if keys.iter().any(|key| matches!(key, Key::Table(_) | Key::Tombstone(_))) {
+    if keys.iter().any(|key| matches!(key, Key::Table(_) | Key::Tombstone(_) | Key::Removal(_))) {
         control.note(|soft, state| soft.prune(state));
     }
     keys.iter().any(|key| {
-        matches!(key, Key::Partition(_) | Key::Tablet(_) | Key::Tombstone(_) | Key::Config(_))
+        matches!(
+            key,
+            Key::Partition(_)
+                | Key::Tablet(_)
+                | Key::Tombstone(_)
+                | Key::Removal(_)
+                | Key::Op(_)
+                | Key::Job(_)
+                | Key::Config(_)
+        )
     })
 }
 

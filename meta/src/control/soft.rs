@@ -11,8 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stela_common::clock::Millis;
-use stela_common::ids::{Epoch, Incarnation, Offset, OpId, PartitionKey, TableId, TabletId};
+use stela_common::ids::{
+    Epoch, Incarnation, JobId, Offset, OpId, PartitionKey, TableId, TabletId, Version,
+};
 use stela_meta_state::command::Command;
+use stela_meta_state::job::Job;
+use stela_meta_state::op::{OpKind, OpStatus};
 use stela_meta_state::plan::{self, Drain, Observed, Report, Seen};
 use stela_meta_state::state::State;
 
@@ -22,6 +26,12 @@ use super::trials::Trials;
 
 /// A planned switch is given up after this, ms (R12).
 const SWITCH: u64 = 10_000;
+/// A snapshot that was ordered is given up after this, ms.
+const SNAPSHOT: u64 = 600_000;
+/// A copy that does not come to be in sync is given up after this, ms (OpenMLDB's `name_server_op_execute_timeout`).
+const COPY: u64 = 7_200_000;
+/// A job that has come no further for so long, ms, stands still.
+const STANDS: u64 = 30_000;
 /// That a partition has no leader is said after this, ms: an ordinary election is over by then.
 const BLOCKED: u64 = 5_000;
 /// And again after this, ms.
@@ -37,6 +47,8 @@ pub struct Soft {
     trials: Trials,
     /// For the planner and for display; [`Soft::plan`] brings the tablets up to date.
     observed: Observed,
+    /// Up to which index each tablet has carried out what was decided; for display.
+    known: BTreeMap<TabletId, u64>,
     /// Grows with each report that a decision may depend on.
     revision: u64,
     /// On what basis nothing was to be done.
@@ -46,8 +58,10 @@ pub struct Soft {
     /// Partitions that nobody leads and nobody can be elected for, as of the last plan.
     blocked: BTreeMap<PartitionKey, Blocked>,
     barred: BTreeSet<TabletId>,
-    /// Planned switches that are wanted, and since when they are known here.
-    switches: BTreeMap<OpId, Millis>,
+    /// Operations that go on, and since when they are known here.
+    ops: BTreeMap<OpId, Millis>,
+    /// Jobs that go on: how much was left when that last changed, and when it did.
+    jobs: BTreeMap<JobId, (usize, Millis)>,
     drains: Vec<Drain>,
     timing: Timing,
 }
@@ -77,15 +91,28 @@ impl Soft {
             guard: Guard::default(),
             trials: Trials::default(),
             observed: Observed::default(),
+            known: BTreeMap::new(),
             revision: 0,
             idle: None,
             due: None,
             blocked: BTreeMap::new(),
             barred: BTreeSet::new(),
-            switches: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            jobs: BTreeMap::new(),
             drains: Vec::new(),
             timing,
         }
+    }
+
+    /// A tablet has carried out all that was decided up to there.
+    pub fn carried_out(&mut self, tablet: TabletId, index: u64) {
+        self.known.insert(tablet, index);
+    }
+
+    /// Up to which index a tablet has carried out what was decided; 0: it has not said.
+    #[must_use]
+    pub fn known(&self, tablet: TabletId) -> u64 {
+        self.known.get(&tablet).copied().unwrap_or(0)
     }
 
     /// Time passes.
@@ -127,9 +154,30 @@ impl Soft {
         }
     }
 
-    /// Forgets what is about partitions and tombstones that are gone.
+    /// A tablet says of which replicas that were taken away nothing is left on it.
+    pub fn removed(
+        &mut self,
+        state: &State,
+        tablet: TabletId,
+        replicas: impl IntoIterator<Item = (PartitionKey, Version)>,
+    ) {
+        let waits = |(key, version): &(PartitionKey, Version)| {
+            let removal = state.removals.get(key).and_then(|gone| gone.get(&tablet));
+            removal.is_some_and(|r| r.version == *version)
+        };
+        for (key, _) in replicas.into_iter().filter(waits) {
+            self.revision += u64::from(self.observed.removed.insert((key, tablet)));
+        }
+    }
+
+    /// Forgets what is about partitions, replicas and tombstones that are gone.
     pub fn prune(&mut self, state: &State) {
-        self.observed.replicas.retain(|(key, _), _| state.partitions.contains_key(key));
+        self.observed.replicas.retain(|(key, tablet), _| {
+            state.partitions.get(key).is_some_and(|p| p.replica(*tablet).is_some())
+        });
+        self.observed.removed.retain(|(key, tablet)| {
+            state.removals.get(key).is_some_and(|g| g.contains_key(tablet))
+        });
         self.observed.dropped.retain(|(_, tid)| state.tombstones.contains_key(tid));
     }
 
@@ -143,9 +191,10 @@ impl Soft {
             return Vec::new();
         }
         self.observed.tablets.clone_from(&basis.tablets);
-        let switches = self.watch_switches(state, now);
+        let ops = self.watch_ops(state, now);
         let trials = self.trials.watch(state, &mut self.observed, now);
-        self.due = switches.into_iter().chain(trials).min();
+        let jobs = self.watch_jobs(state, now);
+        self.due = ops.into_iter().chain(trials).chain(jobs).min();
         let commands = plan::plan(state, &self.observed);
         self.drains = plan::drains(state, &self.observed);
         self.note_blocked(plan::obstacles(state, &self.observed), now);
@@ -202,20 +251,68 @@ impl Soft {
         &self.drains
     }
 
-    /// A switch has its time from when it is first seen here: a nameserver that takes over gives it all of it.
+    /// An operation has its time from when it is first seen to go on here: a nameserver that takes over gives it all of it.
     /// Answers when the next one's is over.
-    fn watch_switches(&mut self, state: &State, now: Millis) -> Option<Millis> {
-        let wanted: BTreeSet<OpId> =
-            state.partitions.values().filter_map(|p| p.switch).map(|s| s.op).collect();
-        self.switches.retain(|op, _| wanted.contains(op));
-        for op in wanted {
-            self.switches.entry(op).or_insert(now);
+    fn watch_ops(&mut self, state: &State, now: Millis) -> Option<Millis> {
+        let current = state.partitions.values().filter_map(|p| state.current_op(p));
+        let going: BTreeMap<OpId, u64> = current
+            .filter(|(_, op)| op.status == OpStatus::Doing)
+            .map(|(id, op)| {
+                let time = match op.kind {
+                    OpKind::MakeSnapshot => SNAPSHOT,
+                    kind if kind.is_switch() => SWITCH,
+                    _ => COPY,
+                };
+                (id, time)
+            })
+            .collect();
+        self.ops.retain(|op, _| going.contains_key(op));
+        self.observed.overdue.clear();
+        let mut next = None;
+        for (id, time) in going {
+            let until = self.ops.entry(id).or_insert(now).plus(time);
+            if until <= now {
+                self.observed.overdue.insert(id);
+            } else {
+                next = Some(next.map_or(until, |n: Millis| n.min(until)));
+            }
         }
-        let until = |since: &Millis| since.plus(SWITCH);
-        let (late, open): (Vec<_>, Vec<_>) =
-            self.switches.iter().partition(|(_, since)| until(since) <= now);
-        self.observed.overdue = late.into_iter().map(|(op, _)| *op).collect();
-        open.into_iter().map(|(_, since)| until(since)).min()
+        next
+    }
+
+    /// Which jobs stand still. Answers when one may next.
+    fn watch_jobs(&mut self, state: &State, now: Millis) -> Option<Millis> {
+        self.observed.standing.clear();
+        let going: BTreeMap<JobId, usize> = state
+            .jobs
+            .iter()
+            .filter(|(_, job)| !job.status.is_final())
+            .map(|(id, job)| {
+                let ended = (job.done + job.failed) as usize;
+                (*id, plan::remaining(state, &self.observed, job).wrapping_add(ended << 32))
+            })
+            .collect();
+        self.jobs.retain(|id, _| going.contains_key(id));
+        let mut next = None;
+        for (id, left) in going {
+            let known = self.jobs.entry(id).or_insert((left, now));
+            if known.0 != left {
+                *known = (left, now);
+            }
+            let until = known.1.plus(STANDS);
+            if until <= now {
+                self.observed.standing.insert(id);
+            } else {
+                next = Some(next.map_or(until, |n: Millis| n.min(until)));
+            }
+        }
+        next
+    }
+
+    /// How much of a job is left to do.
+    #[must_use]
+    pub fn remaining(&self, state: &State, job: &Job) -> usize {
+        plan::remaining(state, &self.observed, job)
     }
 
     /// Bars whom these commands are directed against: those judged offline, and the leaders that are to be replaced.
@@ -265,7 +362,6 @@ fn decisive(report: Report) -> (Incarnation, Epoch, [bool; 4], Epoch, Option<Off
 
 #[cfg(test)]
 pub(super) mod tests {
-    use stela_common::ids::Version;
     use stela_meta_state::command::Elect;
     use stela_meta_state::state::{Leadership, Partition, Replica, Tablet, Tombstone};
 
@@ -287,6 +383,8 @@ pub(super) mod tests {
             since: 0,
             version: Version(1),
             past: Vec::new(),
+            leaving: false,
+            sdk_endpoint: String::new(),
         }
     }
 
@@ -320,6 +418,7 @@ pub(super) mod tests {
             last_unclean: 0.into(),
             uncleans: 0,
             switch: None,
+            queue: Vec::new(),
             may_lose_tail: false,
         };
         State {

@@ -26,6 +26,8 @@ pub struct Told {
     views: BTreeMap<PartitionKey, Version>,
     /// The drops that it was told on this stream.
     drops: BTreeSet<TableId>,
+    /// The replicas that it was told on this stream to drop, by which removal.
+    removals: BTreeSet<(PartitionKey, Version)>,
 }
 
 /// News for a tablet.
@@ -53,7 +55,13 @@ impl Told {
     /// A stream begins with a tablet that has confirmed everything up to `known`.
     #[must_use]
     pub fn new(tablet: TabletId, known: u64) -> Self {
-        Self { tablet, upto: known, views: BTreeMap::new(), drops: BTreeSet::new() }
+        Self {
+            tablet,
+            upto: known,
+            views: BTreeMap::new(),
+            drops: BTreeSet::new(),
+            removals: BTreeSet::new(),
+        }
     }
 
     /// Up to which index it knows all.
@@ -75,6 +83,7 @@ impl Told {
                 Key::Partition(key) => self.view(state, key, &mut news),
                 Key::Table(tid) => self.table(state, tid, &mut news),
                 Key::Tombstone(tid) => self.tombstone(state, tid, &mut news),
+                Key::Removal(key) => self.removal(state, key, &mut news),
                 Key::Tablet(id) => {
                     news.tablets.extend(state.tablets.get(&id).map(|t| common::TabletAddress {
                         id: id.0,
@@ -121,7 +130,21 @@ impl Told {
     fn tombstone(&mut self, state: &State, tid: TableId, news: &mut News) {
         let waits = state.tombstones.get(&tid).filter(|t| t.waiting.contains(&self.tablet));
         if let Some(tombstone) = waits.filter(|_| self.drops.insert(tid)) {
-            news.drops.push(pb::Dropped { tid: tid.0, created_index: tombstone.created_index });
+            let created_index = tombstone.created_index;
+            news.drops.push(pb::Dropped { tid: tid.0, created_index, pid: None, removal: 0 });
+        }
+    }
+
+    fn removal(&mut self, state: &State, key: PartitionKey, news: &mut News) {
+        let removal = state.removals.get(&key).and_then(|gone| gone.get(&self.tablet));
+        if let Some(removal) = removal.filter(|r| self.removals.insert((key, r.version))) {
+            let created_index = removal.created_index;
+            news.drops.push(pb::Dropped {
+                tid: key.tid.0,
+                created_index,
+                pid: Some(key.pid.0),
+                removal: removal.version.0,
+            });
         }
     }
 }
@@ -184,8 +207,13 @@ mod tests {
         }
 
         fn create(&mut self, name: &str, rows: &[&[TabletId]]) -> u32 {
-            let index =
-                Index { name: "key".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
+            let index = Index {
+                name: "key".into(),
+                columns: Vec::new(),
+                ts: None,
+                ttl: Ttl::default(),
+                deleted: false,
+            };
             let table = Table {
                 tid: 0.into(),
                 db: String::new(),
@@ -196,6 +224,7 @@ mod tests {
                 replica_num: rows[0].len().try_into().unwrap(),
                 options: Options::default(),
                 created_index: 0,
+                added_columns: 0,
             };
             match self.apply(Command::CreateTable {
                 table,
@@ -269,7 +298,7 @@ mod tests {
         let mut told = [a, b, c].map(|t| Told::new(t, meta.state.applied));
         meta.apply(Command::DropTable { db: String::new(), name: "t".into() });
         let drops = told.each_mut().map(|t| meta.news(t).drops);
-        let expected = vec![pb::Dropped { tid, created_index: created }];
+        let expected = vec![pb::Dropped { tid, created_index: created, pid: None, removal: 0 }];
         assert_eq!(drops, [expected.clone(), expected.clone(), vec![]]);
         meta.apply(Command::ConfirmDropped { tid: tid.into(), tablet: a });
         assert!(told.iter_mut().all(|t| meta.news(t).is_empty()), "b was told on this stream");

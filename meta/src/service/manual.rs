@@ -68,49 +68,28 @@ impl Answers {
         Ok(self.write(Command::SetTable { db, name, ack, sync, min_insync, read }, request).await)
     }
 
-    /// R12 where there is a leader to drain; a clean election where there is none.
-    pub(super) async fn change_leader_of(
-        &self,
-        request: pb::ChangeLeaderRequest,
-    ) -> Result<pb::WriteReply, Refusal> {
-        let pb::ChangeLeaderRequest { db, name, pid, endpoint, request } = request;
-        let command = self
-            .read(|state| -> Result<Command, Refusal> {
-                let (key, partition) = find(state, &db, &name, pid)?;
-                let target = match endpoint.as_str() {
-                    "" => None,
-                    endpoint => Some(tablet(state, endpoint)?.0),
-                };
-                let runs = state.tablets.get(&partition.leader).is_some_and(|t| {
-                    t.healthy && t.incarnation == partition.leader_incarnation
-                });
-                if runs {
-                    return Ok(Command::Switch { key, target });
-                }
-                let electable = |id: &TabletId| state.is_electable(partition, *id);
-                let leader = match target {
-                    Some(target) => Some(target),
-                    None => partition.replicas.iter().map(|r| r.tablet).find(electable),
-                };
-                let leader = leader.ok_or_else(|| {
-                    Refusal::new(
-                        Code::NoAliveFollower,
-                        "no replica can lead without losing acknowledged writes; stela ops elect --unclean decides so",
-                    )
-                })?;
-                let incarnation = state.tablets.get(&leader).map(|t| t.incarnation);
-                Ok(Command::Elect(Elect {
-                    key,
-                    expected: partition.version,
-                    leader,
-                    incarnation: incarnation.unwrap_or_default(),
-                    auto: false,
-                    surrendered: None,
-                    unclean: None,
-                }))
-            })
-            .await??;
-        Ok(self.write(command, request).await)
+    /// The jobs, or that one, with how much of each is left.
+    pub(super) async fn jobs(&self, id: u64) -> Result<pb::ShowJobsReply, Refusal> {
+        self.group().linearizable().await?;
+        Ok(self.control().look(|soft, state| {
+            let asked = state.jobs.iter().filter(|(at, _)| id == 0 || at.0 == id);
+            let rows = asked.map(|(id, job)| pb::JobRow {
+                id: id.0,
+                kind: job.kind.word().into(),
+                endpoints: job.tablets.iter().map(|t| state.endpoint(*t)).collect(),
+                status: job.status.word().into(),
+                start_time: job.start,
+                end_time: job.end,
+                done: job.done,
+                failed: job.failed,
+                left: match job.status.is_final() {
+                    true => 0,
+                    false => u32::try_from(soft.remaining(state, job)).unwrap_or(u32::MAX),
+                },
+                why: job.why.clone(),
+            });
+            pb::ShowJobsReply { status: wire::ok(), jobs: rows.collect() }
+        }))
     }
 
     pub(super) async fn candidates_of(

@@ -1,12 +1,13 @@
 //! What this nameserver answers on its port, beside the group's own calls.
 //!
-//! * `nameserver`: what clients ask; any nameserver answers. `manual`: what operators decide. `show`: the rows of `showtable`; `forward`: asking the
+//! * `nameserver`: what clients ask; any nameserver answers. `manual`: what operators decide, `orders`: what they order. `show`: the rows of `showtable`; `forward`: asking the
 //!   nameserver that has them.
 //! * `registry`: what tablets say to the one that controls.
 
 mod forward;
 mod manual;
 mod nameserver;
+mod orders;
 mod registry;
 mod show;
 

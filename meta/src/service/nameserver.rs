@@ -14,8 +14,10 @@ use stela_common::code::{Code, Refusal};
 use stela_common::table::Table;
 use stela_common::wire;
 use stela_meta_state::command::{Command, Reply, RequestId};
+use stela_meta_state::op::OpStatus;
+use stela_meta_state::order::Order;
 use stela_meta_state::placement;
-use stela_meta_state::state::{OpStatus, State};
+use stela_meta_state::state::State;
 use stela_proto::nameserver as pb;
 use stela_proto::nameserver::nameserver_client::NameserverClient;
 use stela_proto::nameserver::nameserver_server::Nameserver;
@@ -23,12 +25,41 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::forward::Forward;
-use super::{manual, show};
+use super::orders::Ordered;
+use super::{manual, orders, show};
 use crate::control::Control;
 use crate::group::Group;
 
 /// Databases that OpenMLDB's tools name: they can be used and are never listed.
 const INTERNAL: [&str; 3] = ["__INTERNAL_DB", "__PRE_AGG_DB", "INFORMATION_SCHEMA"];
+
+/// The calls that are orders.
+macro_rules! orders {
+    ($($name:ident($request:ident) = $order:expr;)*) => {
+        $(
+            fn $name<'s, 'a>(
+                &'s self,
+                request: Request<pb::$request>,
+            ) -> std::pin::Pin<
+                Box<dyn Future<Output = Result<Response<pb::WriteReply>, Status>> + Send + 'a>,
+            >
+            where
+                's: 'a,
+                Self: 'a,
+            {
+                Box::pin(async move {
+                    let request = request.into_inner();
+                    let id = request.request;
+                    let order: Result<Order, Refusal> = ($order)(request);
+                    Ok(Response::new(match order {
+                        Ok(order) => self.write(Command::Order(order), id).await,
+                        Err(refusal) => written(Err(refusal)),
+                    }))
+                })
+            }
+        )*
+    };
+}
 
 /// A client's answers.
 pub struct Answers {
@@ -67,6 +98,27 @@ impl Answers {
         written(outcome.and_then(|(reply, index)| match reply.refusal() {
             Some(refusal) => Err(refusal),
             None => Ok((reply, index)),
+        }))
+    }
+
+    async fn tablets(&self) -> Result<pb::ShowTabletReply, Refusal> {
+        self.group.linearizable().await?;
+        let now = wall_ms();
+        Ok(self.control.look(|soft, state| {
+            let mut tablets: Vec<pb::TabletRow> = state
+                .tablets
+                .iter()
+                .map(|(id, t)| pb::TabletRow {
+                    endpoint: t.endpoint.clone(),
+                    healthy: t.healthy,
+                    age_ms: now.saturating_sub(t.since),
+                    id: id.0,
+                    known_index: soft.known(*id),
+                    sdk_endpoint: t.sdk_endpoint.clone(),
+                })
+                .collect();
+            tablets.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+            pb::ShowTabletReply { status: wire::ok(), tablets }
         }))
     }
 
@@ -132,7 +184,8 @@ pub(super) fn written(outcome: Result<(Reply, u64), Refusal>) -> pb::WriteReply 
     match outcome {
         Ok((reply, index)) => {
             let tid = if let Reply::Created(tid) = reply { tid.0 } else { 0 };
-            pb::WriteReply { status: wire::ok(), index, tid }
+            let job = if let Reply::Job(job) = reply { job.0 } else { 0 };
+            pb::WriteReply { status: wire::ok(), index, tid, job }
         }
         Err(refusal) => pb::WriteReply { status: wire::refused(&refusal), ..Default::default() },
     }
@@ -174,24 +227,15 @@ impl Nameserver for Answers {
 
     async fn show_tablet(
         &self,
-        _: Request<pb::ShowTabletRequest>,
+        request: Request<pb::ShowTabletRequest>,
     ) -> Result<Response<pb::ShowTabletReply>, Status> {
-        let now = wall_ms();
-        let rows = self.read(|state| {
-            let row =
-                |(id, t): (&stela_common::ids::TabletId, &stela_meta_state::state::Tablet)| {
-                    pb::TabletRow {
-                        endpoint: t.endpoint.clone(),
-                        healthy: t.healthy,
-                        age_ms: now.saturating_sub(t.since),
-                        id: id.0,
-                    }
-                };
-            let mut tablets: Vec<pb::TabletRow> = state.tablets.iter().map(row).collect();
-            tablets.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
-            pb::ShowTabletReply { status: wire::ok(), tablets }
-        });
-        Ok(told(rows.await, |r| &mut r.status))
+        let ask = |mut there: Peer, r| async move { there.show_tablet(r).await };
+        let tablets = match self.controller(request, ask).await {
+            Ok(Asked::Here(_)) => self.tablets().await,
+            Ok(Asked::There(reply)) => Ok(reply),
+            Err(refusal) => Err(refusal),
+        };
+        Ok(told(tablets, |r| &mut r.status))
     }
 
     async fn show_table(
@@ -222,6 +266,7 @@ impl Nameserver for Answers {
                 start_time: if op.status == OpStatus::Inited { 0 } else { op.start },
                 end_time: op.end,
                 cur_task: op.task.clone(),
+                why: op.why.clone(),
             });
             pb::ShowOpStatusReply { status: wire::ok(), ops: ops.collect() }
         });
@@ -337,12 +382,36 @@ impl Nameserver for Answers {
         Ok(Response::new(manual::answered(changed)))
     }
 
-    async fn change_leader(
+    orders! {
+        change_leader(ChangeLeaderRequest) = Ordered::order;
+        add_replica(ReplicasRequest) = orders::add_replica;
+        del_replica(ReplicasRequest) = orders::del_replica;
+        migrate(MigrateRequest) = Ordered::order;
+        offline_endpoint(EndpointRequest) = |r| Ok(orders::offline(r));
+        recover_endpoint(EndpointRequest) = |r| Ok(orders::recover(r));
+        recover_table(ReplicaRequest) = Ordered::order;
+        update_table_alive(AliveRequest) = Ordered::order;
+        set_table_partition(SetTablePartitionRequest) = Ordered::order;
+        make_snapshot(PartitionRequest) = Ordered::order;
+        cancel_op(OpRequest) = Ordered::order;
+        delete_op(DeleteOpRequest) = Ordered::order;
+        alter_table(AlterTableRequest) = Ordered::order;
+        set_sdk_endpoint(SetSdkEndpointRequest) = Ordered::order;
+        start_job(StartJobRequest) = Ordered::order;
+        cancel_job(JobRequest) = Ordered::order;
+    }
+
+    async fn show_jobs(
         &self,
-        request: Request<pb::ChangeLeaderRequest>,
-    ) -> Result<Response<pb::WriteReply>, Status> {
-        let changed = self.change_leader_of(request.into_inner()).await;
-        Ok(Response::new(manual::answered(changed)))
+        request: Request<pb::JobRequest>,
+    ) -> Result<Response<pb::ShowJobsReply>, Status> {
+        let ask = |mut there: Peer, r| async move { there.show_jobs(r).await };
+        let jobs = match self.controller(request, ask).await {
+            Ok(Asked::Here(request)) => self.jobs(request.id).await,
+            Ok(Asked::There(reply)) => Ok(reply),
+            Err(refusal) => Err(refusal),
+        };
+        Ok(told(jobs, |r| &mut r.status))
     }
 
     async fn candidates(

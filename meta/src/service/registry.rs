@@ -75,8 +75,6 @@ impl Desk {
 
 #[tonic::async_trait]
 impl Registry for Desk {
-    type HeartbeatStream = ReceiverStream<Result<pb::HeartbeatDown, Status>>;
-
     async fn register(
         &self,
         request: Request<pb::RegisterRequest>,
@@ -107,10 +105,10 @@ impl Registry for Desk {
     async fn heartbeat(
         &self,
         request: Request<Streaming<pb::HeartbeatUp>>,
-    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<pb::HeartbeatDown>>, Status> {
         let (answers, stream) = mpsc::channel(attend::UNREAD);
         tokio::spawn(attend::attend(self.control.clone(), request.into_inner(), answers));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     async fn change_in_sync(

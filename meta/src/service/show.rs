@@ -124,8 +124,13 @@ mod tests {
     }
 
     fn create(state: &mut State, db: &str, name: &str, row: &[TabletId]) {
-        let index =
-            Index { name: "key".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
+        let index = Index {
+            name: "key".into(),
+            columns: Vec::new(),
+            ts: None,
+            ttl: Ttl::default(),
+            deleted: false,
+        };
         let table = Table {
             tid: 0.into(),
             db: db.into(),
@@ -136,6 +141,7 @@ mod tests {
             replica_num: row.len().try_into().unwrap(),
             options: Options::default(),
             created_index: 0,
+            added_columns: 0,
         };
         let reply = apply(state, Command::CreateTable { table, placement: vec![row.to_vec()] });
         assert!(matches!(reply, Reply::Created(_)), "{reply:?}");

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use stela_common::ids::{PartitionKey, TabletId};
 use stela_common::table::Sync;
 
-use crate::state::{HISTORY, OPS, PAST, Partition, SESSIONS, State, Tablet};
+use crate::op::OpStatus;
+use crate::state::{HISTORY, JOBS, OPS, PAST, Partition, SESSIONS, State, Tablet};
 
 /// An invariant that does not hold.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -46,6 +47,7 @@ pub fn state(state: &State) -> Result<(), Broken> {
         );
         holds!(state.tables.contains_key(&key.tid), "partition {key} of no table");
         shape(*key, partition)?;
+        queue(state, *key, partition)?;
         members(state, *key, partition)?;
         holds!(
             partition.version.0 <= state.applied,
@@ -53,10 +55,33 @@ pub fn state(state: &State) -> Result<(), Broken> {
             partition.version
         );
     }
+    for (key, gone) in &state.removals {
+        let partition = state.partitions.get(key);
+        holds!(partition.is_some() && !gone.is_empty(), "a removal from {key}, which is not there");
+        let back = gone.keys().find(|t| partition.is_some_and(|p| p.replica(**t).is_some()));
+        holds!(back.is_none(), "{back:?} of {key} is there and taken away");
+    }
     for (id, tablet) in &state.tablets {
         runs(*id, tablet)?;
     }
     records(state)
+}
+
+/// What is queued has not ended, and only the first has begun.
+fn queue(state: &State, key: PartitionKey, partition: &Partition) -> Result<(), Broken> {
+    for (at, id) in partition.queue.iter().enumerate() {
+        let op = state.ops.get(id);
+        holds!(
+            op.is_some_and(|op| op.key == key && !op.status.is_final()),
+            "op {id} is queued at {key} and has ended, or is another partition's"
+        );
+        holds!(
+            at == 0 || op.is_some_and(|op| op.status == OpStatus::Inited),
+            "op {id} of {key} has begun before its turn"
+        );
+        holds!(!partition.queue[..at].contains(id), "op {id} is queued twice at {key}");
+    }
+    Ok(())
 }
 
 /// Names are unique, numbers are below their counters, a table has all of its partitions (R37).
@@ -83,11 +108,6 @@ fn catalog(state: &State) -> Result<(), Broken> {
         );
         let pids = state.partitions_of(*tid).map(|(pid, _)| pid.0);
         holds!(pids.eq(0..table.partition_num), "table {tid} lacks partitions, or has more");
-        let complete = |p: &Partition| p.replicas.len() == table.replica_num as usize;
-        holds!(
-            state.partitions_of(*tid).all(|(_, p)| complete(p)),
-            "table {tid} lacks replicas, or has more"
-        );
     }
     for (tid, tombstone) in &state.tombstones {
         holds!(!state.tables.contains_key(tid), "table {tid} is there and dropped");
@@ -212,6 +232,10 @@ fn records(state: &State) -> Result<(), Broken> {
         );
     }
     let open = state.ops.values().filter(|op| !op.status.is_final()).count();
+    let queued: usize = state.partitions.values().map(|p| p.queue.len()).sum();
+    holds!(open == queued, "{open} ops have not ended, and {queued} are queued");
+    let going = state.jobs.values().filter(|job| !job.status.is_final()).count();
+    holds!(going <= 1 && state.jobs.len() <= JOBS, "{going} of {} jobs go on", state.jobs.len());
     holds!(state.ops.len() <= OPS.max(open), "{} ops are remembered", state.ops.len());
     let mut used = BTreeSet::new();
     for (client, session) in &state.sessions {
@@ -247,6 +271,10 @@ pub fn step(before: &State, after: &State) -> Result<(), Broken> {
     counters(before, after)?;
     for (key, was) in &before.partitions {
         if let Some(is) = after.partitions.get(key) {
+            let gone = was.replicas.iter().map(|r| r.tablet).filter(|t| is.replica(*t).is_none());
+            let removed = |t| after.removals.get(key).is_some_and(|gone| gone.contains_key(&t));
+            let lost = gone.into_iter().find(|t| !removed(*t));
+            holds!(lost.is_none(), "replica {lost:?} of {key} is forgotten");
             epochs(*key, was, is)?;
             let runs = (before.tablets.get(&is.leader), after.tablets.get(&is.leader));
             if was.epoch == is.epoch {

@@ -5,12 +5,13 @@
 use serde::{Deserialize, Serialize};
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{
-    Epoch, Incarnation, NodeId, Offset, OpId, PartitionKey, TableId, TabletId, Version,
+    Epoch, Incarnation, JobId, NodeId, Offset, OpId, PartitionKey, TableId, TabletId, Version,
 };
 use stela_common::table::{Ack, Read, Sync, Table};
 use stela_common::wire::Member;
 
-use crate::state::OpStatus;
+use crate::op::{OpKind, OpStatus};
+use crate::order::Order;
 
 /// Several commands of one Raft entry, each with its own answer: a refused one changes nothing and stops no other.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -157,6 +158,50 @@ pub enum Command {
         /// Its log end.
         start: Offset,
     },
+    /// What an operator orders.
+    Order(Order),
+    /// The first operation of a partition's queue begins.
+    StartOp {
+        /// Which.
+        op: OpId,
+    },
+    /// The next step of an operation that goes on: the replica that it takes away goes.
+    TakeAway {
+        /// Which.
+        op: OpId,
+    },
+    /// An operation has ended: what was begun of one that did not end well is taken back.
+    EndOp {
+        /// Which.
+        op: OpId,
+        /// How.
+        status: OpStatus,
+        /// Why, for people.
+        why: String,
+    },
+    /// A tablet has nothing left of a replica that was taken away.
+    ConfirmRemoved {
+        /// Of which partition.
+        key: PartitionKey,
+        /// Who.
+        tablet: TabletId,
+    },
+    /// The next operations of a job, each partition's in order.
+    GoOn {
+        /// Which.
+        job: JobId,
+        /// What is to be done.
+        work: Vec<Work>,
+    },
+    /// A job has ended.
+    EndJob {
+        /// Which.
+        job: JobId,
+        /// How.
+        status: OpStatus,
+        /// Why, for people.
+        why: String,
+    },
     /// Ends or moves on a recorded operation.
     UpdateOp {
         /// Which.
@@ -166,6 +211,19 @@ pub enum Command {
         /// The current task's word.
         task: String,
     },
+}
+
+/// A piece of a job: an operation.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Work {
+    /// What.
+    pub kind: OpKind,
+    /// Of which partition.
+    pub key: PartitionKey,
+    /// About which tablet.
+    pub tablet: TabletId,
+    /// The other tablet, if the kind has one.
+    pub to: Option<TabletId>,
 }
 
 /// R14: a tablet registers one run of its process.
@@ -238,6 +296,8 @@ pub enum Reply {
     Registered(TabletId),
     /// `TakeOver`.
     Controller(u64),
+    /// `StartJob`.
+    Job(JobId),
     /// `ChangeInSync`, `Elect`: the partition's version now.
     Version(Version),
     /// Refused: nothing changed.

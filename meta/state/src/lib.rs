@@ -10,7 +10,10 @@
 pub mod apply;
 pub mod check;
 pub mod command;
+pub mod job;
 pub mod object;
+pub mod op;
+pub mod order;
 pub mod placement;
 pub mod plan;
 pub mod rules;

@@ -4,14 +4,16 @@
 //! changed, so that writing just those keeps the store equal to the state ([`State::get`] answers `None` for an object
 //! that is gone).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use stela_common::ids::{OpId, PartitionKey, TableId, TabletId, Version};
+use stela_common::ids::{JobId, OpId, PartitionKey, TableId, TabletId, Version};
 use stela_common::table::Table;
 
+use crate::job::Job;
+use crate::op::Op;
 use crate::state::{
-    Controller, Counters, Op, Partition, Session, Setting, State, Tablet, Tombstone,
+    Controller, Counters, Partition, Removal, Session, Setting, State, Tablet, Tombstone,
 };
 
 /// Names one object of the state.
@@ -29,8 +31,12 @@ pub enum Key {
     Tablet(TabletId),
     /// A dropped table.
     Tombstone(TableId),
+    /// The replicas that were taken out of a partition.
+    Removal(PartitionKey),
     /// An operation.
     Op(OpId),
+    /// A job.
+    Job(JobId),
     /// A setting.
     Config(String),
     /// A client.
@@ -69,8 +75,12 @@ pub enum Object {
     Tablet(Tablet),
     /// Under [`Key::Tombstone`].
     Tombstone(Tombstone),
+    /// Under [`Key::Removal`].
+    Removal(BTreeMap<TabletId, Removal>),
     /// Under [`Key::Op`].
     Op(Op),
+    /// Under [`Key::Job`].
+    Job(Job),
     /// Under [`Key::Config`].
     Config(Setting),
     /// Under [`Key::Session`].
@@ -98,7 +108,9 @@ impl State {
             Key::Partition(key) => Object::Partition(self.partitions.get(key)?.clone()),
             Key::Tablet(id) => Object::Tablet(self.tablets.get(id)?.clone()),
             Key::Tombstone(tid) => Object::Tombstone(self.tombstones.get(tid)?.clone()),
+            Key::Removal(key) => Object::Removal(self.removals.get(key)?.clone()),
             Key::Op(id) => Object::Op(self.ops.get(id)?.clone()),
+            Key::Job(id) => Object::Job(self.jobs.get(id)?.clone()),
             Key::Config(key) => Object::Config(self.config.get(key)?.clone()),
             Key::Session(client) => Object::Session(self.sessions.get(client)?.clone()),
         })
@@ -121,7 +133,9 @@ impl State {
             (Key::Partition(key), Object::Partition(it)) => drop(self.partitions.insert(key, it)),
             (Key::Tablet(id), Object::Tablet(it)) => drop(self.tablets.insert(id, it)),
             (Key::Tombstone(tid), Object::Tombstone(it)) => drop(self.tombstones.insert(tid, it)),
+            (Key::Removal(key), Object::Removal(it)) => drop(self.removals.insert(key, it)),
             (Key::Op(id), Object::Op(it)) => drop(self.ops.insert(id, it)),
+            (Key::Job(id), Object::Job(it)) => drop(self.jobs.insert(id, it)),
             (Key::Config(key), Object::Config(it)) => drop(self.config.insert(key, it)),
             (Key::Session(id), Object::Session(it)) => drop(self.sessions.insert(id, it)),
             (key, _) => return Err(Mismatch(key)),
@@ -138,7 +152,9 @@ impl State {
             Key::Partition(key) => drop(self.partitions.remove(key)),
             Key::Tablet(id) => drop(self.tablets.remove(id)),
             Key::Tombstone(tid) => drop(self.tombstones.remove(tid)),
+            Key::Removal(key) => drop(self.removals.remove(key)),
             Key::Op(id) => drop(self.ops.remove(id)),
+            Key::Job(id) => drop(self.jobs.remove(id)),
             Key::Config(key) => drop(self.config.remove(key)),
             Key::Session(client) => drop(self.sessions.remove(client)),
         }
@@ -152,7 +168,9 @@ impl State {
             .chain(self.partitions.keys().copied().map(Key::Partition))
             .chain(self.tablets.keys().copied().map(Key::Tablet))
             .chain(self.tombstones.keys().copied().map(Key::Tombstone))
+            .chain(self.removals.keys().copied().map(Key::Removal))
             .chain(self.ops.keys().copied().map(Key::Op))
+            .chain(self.jobs.keys().copied().map(Key::Job))
             .chain(self.config.keys().cloned().map(Key::Config))
             .chain(self.sessions.keys().copied().map(Key::Session))
     }

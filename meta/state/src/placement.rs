@@ -23,7 +23,7 @@ pub fn place(state: &State, partitions: u32, replicas: u32) -> Option<Vec<Vec<Ta
     let mut tablets: Vec<(&str, TabletId)> = state
         .tablets
         .iter()
-        .filter(|(_, t)| t.healthy)
+        .filter(|(_, t)| t.healthy && !t.leaving)
         .map(|(id, t)| (t.endpoint.as_str(), *id))
         .collect();
     tablets.sort_unstable();

@@ -7,10 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use stela_common::ids::{
-    Epoch, Incarnation, NodeId, Offset, OpId, PartitionId, PartitionKey, TableId, TabletId, Version,
+    Epoch, Incarnation, JobId, NodeId, Offset, OpId, PartitionId, PartitionKey, TableId, TabletId,
+    Version,
 };
 use stela_common::table::Table;
 use stela_common::wire::{Member, View};
+
+use crate::job::{Job, JobKind};
+use crate::op::Op;
 
 /// The whole state.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -28,8 +32,12 @@ pub struct State {
     pub tablets: BTreeMap<TabletId, Tablet>,
     /// Dropped tables of which a replica's tablet has not yet confirmed that nothing is left (R37).
     pub tombstones: BTreeMap<TableId, Tombstone>,
+    /// Replicas that were taken out of their partitions and whose tablet has not yet confirmed that nothing is left.
+    pub removals: BTreeMap<PartitionKey, BTreeMap<TabletId, Removal>>,
     /// Recorded operations, finished ones among them.
     pub ops: BTreeMap<OpId, Op>,
+    /// Work over many partitions, finished one among it.
+    pub jobs: BTreeMap<JobId, Job>,
     /// Settings.
     pub config: BTreeMap<String, Setting>,
     /// Answers to requests by client, for repetitions.
@@ -52,6 +60,8 @@ pub struct Counters {
     pub tablet: u32,
     /// Operations.
     pub op: u64,
+    /// Jobs.
+    pub job: u64,
     /// Meta sessions evicted or made: orders eviction.
     pub session: u64,
 }
@@ -101,6 +111,9 @@ pub struct Partition {
     /// The leader is to hand over (R12).
     #[serde(default)]
     pub switch: Option<Switch>,
+    /// Its operations that have not ended, in the order in which they are carried out: one at a time.
+    #[serde(default)]
+    pub queue: Vec<OpId>,
     /// Its table was on `sync=interval` at some time. From then on a replica whose machine went down without a clean
     /// stop is mistrusted (R14), whatever the option says now: what it acknowledged under the old one may be gone.
     #[serde(default)]
@@ -198,6 +211,22 @@ pub struct Tablet {
     /// Runs that registrations named before `starts`, the last [`PAST`] of them: a message of theirs is late, too.
     #[serde(default)]
     pub past: Vec<Incarnation>,
+    /// It is to be emptied, or was: no replica is placed there.
+    #[serde(default)]
+    pub leaving: bool,
+    /// Where clients from elsewhere reach it; empty: nothing was set.
+    #[serde(default)]
+    pub sdk_endpoint: String,
+}
+
+/// A replica that was taken out of its partition, until its tablet has confirmed that nothing of it is left. Until then
+/// no new replica of the partition is made there, so that an order to drop the former one never hits a later one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Removal {
+    /// Which creation of the table (R20).
+    pub created_index: u64,
+    /// The index of the removal.
+    pub version: Version,
 }
 
 /// A dropped table, until every tablet that held a replica has confirmed.
@@ -208,95 +237,6 @@ pub struct Tombstone {
     /// Who still has to confirm.
     pub waiting: BTreeSet<TabletId>,
     /// The index of the drop.
-    pub version: Version,
-}
-
-/// The state of an operation, with OpenMLDB's words.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum OpStatus {
-    /// Queued.
-    Inited,
-    /// Running.
-    Doing,
-    /// Ended well.
-    Done,
-    /// Ended badly.
-    Failed,
-    /// Stopped by an operator or by `auto_failover` off.
-    Canceled,
-}
-
-impl OpStatus {
-    /// Has it ended?
-    #[must_use]
-    pub fn is_final(self) -> bool {
-        matches!(self, Self::Done | Self::Failed | Self::Canceled)
-    }
-
-    /// The word in `showopstatus`.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Inited => "kInited",
-            Self::Doing => "kDoing",
-            Self::Done => "kDone",
-            Self::Failed => "kFailed",
-            Self::Canceled => "kCanceled",
-        }
-    }
-}
-
-/// The kind of an operation, with OpenMLDB's words.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum OpKind {
-    /// A new leader.
-    ChangeLeader,
-    /// A replica left the in-sync set because its tablet is offline.
-    OfflineReplica,
-    /// A replica is taken back.
-    ReAddReplica,
-    /// A replica is recovered by command or after a restart.
-    RecoverTable,
-}
-
-impl OpKind {
-    /// The word in `showopstatus`.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::ChangeLeader => "kChangeLeaderOP",
-            Self::OfflineReplica => "kOfflineReplicaOP",
-            Self::ReAddReplica => "kReAddReplicaOP",
-            Self::RecoverTable => "kRecoverTableOP",
-        }
-    }
-}
-
-/// A recorded operation.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Op {
-    /// What.
-    pub kind: OpKind,
-    /// Of which database; kept when the table is gone.
-    pub db: String,
-    /// Of which table.
-    pub name: String,
-    /// Of which partition.
-    pub key: PartitionKey,
-    /// About which tablet.
-    pub tablet: TabletId,
-    /// How far.
-    pub status: OpStatus,
-    /// Done by the cluster itself (R21).
-    pub auto: bool,
-    /// The current task's word; empty: none.
-    #[serde(default)]
-    pub task: String,
-    /// Wall seconds.
-    pub start: u64,
-    /// Wall seconds; 0: not ended.
-    pub end: u64,
-    /// The index that last changed it.
     pub version: Version,
 }
 
@@ -326,6 +266,8 @@ pub struct Session {
 pub const SESSIONS: usize = 10_000;
 /// The most operations that are remembered; finished ones go first.
 pub const OPS: usize = 10_000;
+/// The most jobs that are remembered; finished ones go first.
+pub const JOBS: usize = 100;
 /// The most epochs that a partition's history names.
 pub const HISTORY: usize = 64;
 /// The most past runs of a tablet that are remembered.
@@ -336,6 +278,34 @@ impl State {
     #[must_use]
     pub fn auto_failover(&self) -> bool {
         self.config.get("auto_failover").is_none_or(|s| s.value == "true")
+    }
+
+    /// May the cluster act by itself (R21)? While the operator has it recovered (`recoverdata`), too.
+    #[must_use]
+    pub fn acts_by_itself(&self) -> bool {
+        let recovers = |job: &Job| job.kind == JobKind::RecoverData && !job.status.is_final();
+        self.auto_failover() || self.jobs.values().any(recovers)
+    }
+
+    /// Does the run that was elected (R1) still count as there?
+    #[must_use]
+    pub fn leader_runs(&self, partition: &Partition) -> bool {
+        self.tablets
+            .get(&partition.leader)
+            .is_some_and(|t| t.healthy && t.incarnation == partition.leader_incarnation)
+    }
+
+    /// The address of a tablet; empty: none is known.
+    #[must_use]
+    pub fn endpoint(&self, tablet: TabletId) -> String {
+        self.tablets.get(&tablet).map(|t| t.endpoint.clone()).unwrap_or_default()
+    }
+
+    /// The operation that a partition is at; the others of its queue wait for it.
+    #[must_use]
+    pub fn current_op(&self, partition: &Partition) -> Option<(OpId, &Op)> {
+        let id = *partition.queue.first()?;
+        Some((id, self.ops.get(&id)?))
     }
 
     /// The table of that name.

@@ -162,7 +162,13 @@ impl Cluster {
 }
 
 pub fn table(name: &str, partitions: u32, replicas: u32) -> Table {
-    let index = Index { name: "key".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
+    let index = Index {
+        name: "key".into(),
+        columns: Vec::new(),
+        ts: None,
+        ttl: Ttl::default(),
+        deleted: false,
+    };
     Table {
         tid: TableId(0),
         db: "db".into(),
@@ -173,6 +179,7 @@ pub fn table(name: &str, partitions: u32, replicas: u32) -> Table {
         replica_num: replicas,
         options: stela_common::table::Options::default(),
         created_index: 0,
+        added_columns: 0,
     }
 }
 

@@ -259,6 +259,7 @@ fn heartbeat(run: u64, known: &Mutex<Known>) -> pb::HeartbeatUp {
         sent: known.sent,
         known_index: known.index,
         reports: known.reports(run),
+        removed: Vec::new(),
         dropped: known.dropped.iter().copied().collect(),
         ask_lease: true,
     }
@@ -329,8 +330,6 @@ fn nothing<T>() -> Answer<T> {
 
 #[tonic::async_trait]
 impl Tablet for Port {
-    type SessionStream = ReceiverStream<Result<tp::SessionAnswer, Status>>;
-
     async fn identity(&self, _: Request<tp::IdentityRequest>) -> Answer<tp::IdentityReply> {
         Ok(Response::new(self.0.clone()))
     }
@@ -387,7 +386,7 @@ impl Tablet for Port {
     async fn session(
         &self,
         _: Request<Streaming<tp::SessionFrame>>,
-    ) -> Answer<Self::SessionStream> {
+    ) -> Answer<tonic::codegen::BoxStream<tp::SessionAnswer>> {
         nothing()
     }
 }

@@ -207,7 +207,8 @@ impl Node {
                 (key, write)
             }
             After::Purge(key) => {
-                if let Some(dropping) = inner.dropping.get_mut(&key.tid) {
+                let one = inner.removing.get_mut(&key).map(|(_, dropping)| dropping);
+                for dropping in inner.dropping.get_mut(&key.tid).into_iter().chain(one) {
                     dropping.left.remove(&key);
                     dropping.until = end;
                 }

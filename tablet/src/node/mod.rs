@@ -109,6 +109,10 @@ pub struct Inner {
     pub known_index: u64,
     /// Tables that are being dropped here.
     pub dropping: BTreeMap<TableId, Dropping>,
+    /// Single replicas that are being dropped here, by the order of which Raft index.
+    pub removing: BTreeMap<PartitionKey, (u64, Dropping)>,
+    /// Single replicas of which nothing is left, by which order, and with how many heartbeats that still goes.
+    pub removed: BTreeMap<PartitionKey, (u64, u32)>,
     /// Dropped tables to confirm, each with so many more heartbeats that are answered.
     pub dropped: BTreeMap<TableId, u32>,
     /// Proposals to send, the last of each partition.
@@ -351,6 +355,8 @@ impl Inner {
             fences,
             known_index: 0,
             dropping: BTreeMap::new(),
+            removing: BTreeMap::new(),
+            removed: BTreeMap::new(),
             dropped: BTreeMap::new(),
             proposals: BTreeMap::new(),
             suspended: BTreeSet::new(),

@@ -192,12 +192,10 @@ impl Tablet for Service {
         self.with_files(move |files| lost::read(files, &request)).await
     }
 
-    type SessionStream = BoxStream<'static, Result<pb::SessionAnswer, Status>>;
-
     async fn session(
         &self,
         request: Request<Streaming<pb::SessionFrame>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<pb::SessionAnswer>>, Status> {
         Ok(Response::new(session::serve(
             self.node.clone(),
             self.inbox.clone(),
@@ -208,22 +206,18 @@ impl Tablet for Service {
 
 #[tonic::async_trait]
 impl Replication for Service {
-    type StreamStream = BoxStream<'static, Result<ToLeader, Status>>;
-
     async fn stream(
         &self,
         request: Request<Streaming<ToFollower>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<ToLeader>>, Status> {
         let answers = replicate::serve(self.node.clone(), request.into_inner()).await?;
         Ok(Response::new(boxed(answers)))
     }
 
-    type FetchStream = BoxStream<'static, Result<FetchChunk, Status>>;
-
     async fn fetch(
         &self,
         request: Request<FetchRequest>,
-    ) -> Result<Response<Self::FetchStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<FetchChunk>>, Status> {
         let chunks = transfer::serve(self.node.clone(), request.into_inner()).await?;
         Ok(Response::new(boxed(chunks)))
     }

@@ -155,6 +155,18 @@ pub fn retire(disk: &Disk, dir: &Path, keep: Option<&Path>) -> io::Result<()> {
     if others.is_empty() { Ok(()) } else { disk.sync_dir(dir, Why::Replace) }
 }
 
+/// Removes the directory of a dropped replica.
+///
+/// # Errors
+/// The disk refused.
+pub fn remove_replica(disk: &Disk, snapshots: &Path, key: PartitionKey) -> io::Result<()> {
+    match fs::remove_dir_all(snapshots.join(key.to_string())) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+        Ok(()) => disk.sync_dir(snapshots, Why::Replace),
+    }
+}
+
 /// Removes the directories of a dropped table.
 ///
 /// # Errors

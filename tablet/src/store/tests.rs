@@ -20,7 +20,13 @@ const KEY: PartitionKey = PartitionKey { tid: TableId(7), pid: stela_common::ids
 
 /// A table without a schema, with one index.
 pub(crate) fn plain() -> Table {
-    let index = table::Index { name: "key".into(), columns: vec![], ts: None, ttl: Ttl::default() };
+    let index = table::Index {
+        name: "key".into(),
+        columns: vec![],
+        ts: None,
+        ttl: Ttl::default(),
+        deleted: false,
+    };
     Table {
         tid: TableId(7),
         db: "db".into(),
@@ -31,6 +37,7 @@ pub(crate) fn plain() -> Table {
         replica_num: 1,
         options: table::Options::default(),
         created_index: 3,
+        added_columns: 0,
     }
 }
 
@@ -42,6 +49,7 @@ pub(crate) fn with_times() -> Table {
         columns: vec!["a".into()],
         ts: ts.map(Into::into),
         ttl: Ttl::default(),
+        deleted: false,
     };
     Table {
         columns: vec![

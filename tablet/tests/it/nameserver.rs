@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use stela_common::code::{Code, Refusal};
@@ -157,7 +156,11 @@ impl State {
             index: self.index,
             views: views.collect(),
             drops: drops
-                .map(|(tid, (_, created))| pb::Dropped { tid: *tid, created_index: *created })
+                .map(|(tid, (_, created))| pb::Dropped {
+                    tid: *tid,
+                    created_index: *created,
+                    ..Default::default()
+                })
                 .collect(),
             tablets: self
                 .tablets
@@ -228,12 +231,10 @@ impl Registry for FakeNameserver {
         Ok(Response::new(pb::RegisterReply { status: wire::ok(), tablet, ..Default::default() }))
     }
 
-    type HeartbeatStream = BoxStream<'static, Result<pb::HeartbeatDown, Status>>;
-
     async fn heartbeat(
         &self,
         request: Request<Streaming<pb::HeartbeatUp>>,
-    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<pb::HeartbeatDown>>, Status> {
         let fake = self.clone();
         let changes =
             tokio_stream::wrappers::WatchStream::new(self.changed.subscribe()).map(|_| None);
@@ -316,34 +317,12 @@ fn until_dismissed(
     })
 }
 
-macro_rules! not_here {
-    ($($name:ident($request:ident) -> $reply:ident;)*) => {
-        #[tonic::async_trait]
-        impl Nameserver for FakeNameserver {
-            async fn cluster(&self, _: Request<ns::ClusterRequest>) -> Result<Response<ns::ClusterReply>, Status> {
-                Ok(Response::new(ns::ClusterReply { cluster: CLUSTER.into(), ..Default::default() }))
-            }
-            $(async fn $name(&self, _: Request<ns::$request>) -> Result<Response<ns::$reply>, Status> {
-                Err(Status::unimplemented(""))
-            })*
-        }
-    };
-}
-
-not_here! {
-    show_tablet(ShowTabletRequest) -> ShowTabletReply;
-    show_table(ShowTableRequest) -> ShowTableReply;
-    show_op_status(ShowOpStatusRequest) -> ShowOpStatusReply;
-    conf_get(ConfGetRequest) -> ConfGetReply;
-    conf_set(ConfSetRequest) -> WriteReply;
-    show_db(ShowDbRequest) -> ShowDbReply;
-    create_db(DbRequest) -> WriteReply;
-    drop_db(DbRequest) -> WriteReply;
-    use_db(DbRequest) -> WriteReply;
-    create_table(CreateTableRequest) -> WriteReply;
-    drop_table(DropTableRequest) -> WriteReply;
-    set_table(SetTableRequest) -> WriteReply;
-    change_leader(ChangeLeaderRequest) -> WriteReply;
-    candidates(CandidatesRequest) -> CandidatesReply;
-    elect(ElectRequest) -> WriteReply;
+#[tonic::async_trait]
+impl Nameserver for FakeNameserver {
+    async fn cluster(
+        &self,
+        _: Request<ns::ClusterRequest>,
+    ) -> Result<Response<ns::ClusterReply>, Status> {
+        Ok(Response::new(ns::ClusterReply { cluster: CLUSTER.into(), ..Default::default() }))
+    }
 }

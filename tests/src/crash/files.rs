@@ -92,6 +92,7 @@ fn replace(files: &Files, number: Number) -> Result<()> {
         replica_num: 1,
         options: Options::default(),
         created_index: number,
+        added_columns: 0,
     };
     files.set_table(&Held { table, pids: BTreeSet::from([PartitionId(0)]) })?;
     Ok(())

@@ -1,7 +1,6 @@
 //! `create`: a table from words, or from a file.
 
 mod file;
-mod text;
 
 use stela_common::ids::TableId;
 use stela_common::table::{Column, ColumnType, Index, Options, Table, Ttl, TtlKind};
@@ -52,6 +51,7 @@ fn table(
         replica_num,
         options: Options::default(),
         created_index: 0,
+        added_columns: 0,
     }
 }
 
@@ -79,7 +79,7 @@ fn from_words(
 }
 
 /// `10`, `absolute:10`, `latest:3`, `absandlat:10:3`, `absorlat:10:3`, and OpenMLDB's own words for them.
-fn read_ttl(text: &str) -> Result<Ttl, String> {
+pub(super) fn read_ttl(text: &str) -> Result<Ttl, String> {
     let (word, numbers) = match text.split_once(':') {
         Some((word, numbers)) => (word, numbers),
         None => ("absolute", text),
@@ -123,11 +123,17 @@ fn read_columns(words: &[&str], ttl: Ttl) -> Result<(Vec<Column>, Vec<Index>), S
         }
         columns.push(Column { name: name.into(), kind, not_null: false });
         if indexed {
-            indexes.push(Index { name: name.into(), columns: vec![name.into()], ts: None, ttl });
+            indexes.push(Index {
+                name: name.into(),
+                columns: vec![name.into()],
+                ts: None,
+                ttl,
+                deleted: false,
+            });
         }
     }
     if columns.is_empty() {
-        indexes.push(Index { name: KEY.into(), columns: vec![], ts: None, ttl });
+        indexes.push(Index { name: KEY.into(), columns: vec![], ts: None, ttl, deleted: false });
     } else if indexes.is_empty() {
         return Err("create failed! schema has no index".into());
     }

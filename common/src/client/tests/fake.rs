@@ -1,13 +1,12 @@
 //! A nameserver and tablets that do what a test says.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use parking_lot::Mutex;
 use stela_proto::nameserver as ns;
 use stela_proto::nameserver::nameserver_server::{Nameserver, NameserverServer};
@@ -103,8 +102,6 @@ pub async fn tablet_of(
 
 #[tonic::async_trait]
 impl Tablet for FakeTablet {
-    type SessionStream = Pin<Box<dyn Stream<Item = Result<pb::SessionAnswer, Status>> + Send>>;
-
     async fn identity(
         &self,
         _: Request<pb::IdentityRequest>,
@@ -115,7 +112,7 @@ impl Tablet for FakeTablet {
     async fn session(
         &self,
         request: Request<tonic::Streaming<pb::SessionFrame>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<pb::SessionAnswer>>, Status> {
         let this = self.clone();
         let answers = request.into_inner().flat_map(move |frame| {
             *this.frames.lock() += 1;
@@ -266,11 +263,18 @@ pub fn table_row(leaders: &[&str], replicas: &[&str]) -> ns::TableRow {
         db: "db".into(),
         name: "t".into(),
         columns: vec![],
-        indexes: vec![Index { name: "key".into(), columns: vec![], ts: None, ttl: Ttl::default() }],
+        indexes: vec![Index {
+            name: "key".into(),
+            columns: vec![],
+            ts: None,
+            ttl: Ttl::default(),
+            deleted: false,
+        }],
         partition_num: u32::try_from(leaders.len()).unwrap(),
         replica_num: 1,
         options: crate::table::Options::default(),
         created_index: 3,
+        added_columns: 0,
     };
     let partitions = (0u32..).zip(leaders).map(|(pid, leader)| ns::PartitionRow {
         pid,

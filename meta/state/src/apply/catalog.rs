@@ -14,7 +14,8 @@ use stela_common::wire::Member;
 use super::{Outcome, Step};
 use crate::command::Reply;
 use crate::object::Key;
-use crate::state::{Leadership, OpStatus, Partition, Replica, Tombstone};
+use crate::op::OpStatus;
+use crate::state::{Leadership, Partition, Replica, Tombstone};
 
 impl Step<'_> {
     pub(super) fn create_database(&mut self, name: &str) -> Outcome {
@@ -148,11 +149,15 @@ impl Step<'_> {
         for key in keys {
             if let Some(partition) = self.state.partitions.remove(&key) {
                 waiting.extend(partition.replicas.iter().map(|r| r.tablet));
-                if let Some(switch) = partition.switch {
-                    self.finish(switch.op, OpStatus::Failed, "the table was dropped");
+                for op in partition.queue {
+                    self.end_op(op, OpStatus::Canceled, "the table was dropped");
                 }
             }
             self.changed.insert(Key::Partition(key));
+            if let Some(gone) = self.state.removals.remove(&key) {
+                waiting.extend(gone.into_keys());
+                self.changed.insert(Key::Removal(key));
+            }
         }
         self.state.tables.remove(&tid);
         self.changed.insert(Key::Table(tid));
@@ -205,6 +210,7 @@ fn first(leader: Member, in_sync: Vec<Member>, version: Version, may_lose_tail: 
         last_unclean: Epoch(0),
         uncleans: 0,
         switch: None,
+        queue: Vec::new(),
         may_lose_tail,
     }
 }

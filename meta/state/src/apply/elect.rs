@@ -12,8 +12,9 @@ use stela_common::wire::Member;
 use super::{Outcome, Step, same_version, stale};
 use crate::command::{Elect, Reply};
 use crate::object::Key;
+use crate::op::OpKind;
 use crate::rules::Rules;
-use crate::state::{Doubt, HISTORY, Leadership, OpKind, Partition};
+use crate::state::{Doubt, HISTORY, Leadership, Partition};
 
 impl Step<'_> {
     pub(super) fn elect<R: Rules>(&mut self, elect: &Elect) -> Outcome {
@@ -29,6 +30,10 @@ impl Step<'_> {
             in_sync.push(elected);
         }
         let (before, switch) = (partition.leader, partition.switch);
+        // `offlineendpoint`: whoever hands over is held, and leaves the set with that.
+        if let Some(held) = switch.and_then(|s| self.state.ops.get(&s.op)).filter(|op| op.hold) {
+            in_sync.retain(|m| m.tablet != held.tablet || m.tablet == elect.leader);
+        }
         let offline: Vec<TabletId> = left
             .iter()
             .map(|m| m.tablet)
@@ -77,7 +82,7 @@ impl Step<'_> {
     }
 
     fn may_elect<R: Rules>(&self, elect: &Elect) -> Result<(), Refusal> {
-        if elect.auto && !self.state.auto_failover() {
+        if elect.auto && !self.state.acts_by_itself() {
             return Err(Refusal::new(Code::AutoFailoverEnabled, "auto_failover is disabled"));
         }
         let partition = self.partition(elect.key)?;
@@ -137,12 +142,7 @@ impl Step<'_> {
         let of = |id: TabletId| {
             self.state.tablets.get(&id).map_or_else(String::new, |t| t.endpoint.clone())
         };
-        let leads = self
-            .state
-            .tablets
-            .get(&partition.leader)
-            .is_some_and(|t| t.healthy && t.incarnation == partition.leader_incarnation);
-        if leads {
+        if self.state.leader_runs(partition) {
             return refused(format!("{} leads: use changeleader", of(partition.leader)));
         }
         let clean = partition.in_sync.iter().map(|m| m.tablet);

@@ -13,8 +13,9 @@ use stela_common::wire::Member;
 use super::{Outcome, Step, same_version, stale};
 use crate::command::{ChangeInSync, Reply};
 use crate::object::Key;
+use crate::op::{OpKind, OpStatus};
 use crate::rules::Rules;
-use crate::state::{Doubt, OpKind, Partition};
+use crate::state::{Doubt, Partition};
 
 /// R20b: a removal down to one member is refused at most once in this time, wall ms.
 pub const REFUSED_ONCE_IN: u64 = 10_000;
@@ -56,9 +57,22 @@ impl Step<'_> {
             self.record(OpKind::OfflineReplica, change.key, tablet, true);
         }
         for tablet in asked.added {
-            self.record(OpKind::ReAddReplica, change.key, tablet, true);
+            self.note_addition(change.key, tablet);
         }
         Ok(Reply::Version(version))
+    }
+
+    /// That a replica came into the set is an op of its own, unless it is what the partition's op is about: tools take the
+    /// newest op for the one that they wait for.
+    fn note_addition(&mut self, key: PartitionKey, tablet: TabletId) {
+        let current = self.state.partitions.get(&key).and_then(|p| self.state.current_op(p));
+        match current.map(|(id, op)| (id, op.kind, op.tablet, op.copies_to())) {
+            Some((id, OpKind::ReAddReplica, about, _)) if about == tablet => {
+                self.end_op(id, OpStatus::Done, "");
+            }
+            Some((.., Some(to))) if to == tablet => {}
+            _ => self.record(OpKind::ReAddReplica, key, tablet, true),
+        }
     }
 
     fn may_change<R: Rules>(&self, change: &ChangeInSync) -> Result<Asked, Refusal> {
@@ -136,7 +150,7 @@ impl Step<'_> {
         let healthy = asked.removed.iter().all(|t| self.state.is_healthy(*t));
         let electable = asked.removed.iter().any(|t| self.state.is_electable(partition, *t));
         let alone = !asked.removed.is_empty() && change.in_sync.len() == 1;
-        if !alone || !healthy || !electable || !self.state.auto_failover() {
+        if !alone || !healthy || !electable || !self.state.acts_by_itself() {
             return Ok(());
         }
         let since = self.now.saturating_sub(partition.refused_shrink_at);

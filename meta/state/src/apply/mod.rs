@@ -10,8 +10,11 @@ mod catalog;
 mod config;
 mod elect;
 mod in_sync;
+mod jobs;
 mod ops;
+mod order;
 mod register;
+mod replica;
 mod session;
 mod switch;
 mod tablet;
@@ -120,6 +123,13 @@ impl Step<'_> {
             }
             Command::ChangeInSync(it) => self.change_in_sync::<R>(it),
             Command::Started { key, epoch, start } => self.started(*key, *epoch, *start),
+            Command::Order(order) => self.order(order),
+            Command::StartOp { op } => self.start_op(*op),
+            Command::TakeAway { op } => self.take_away(*op),
+            Command::EndOp { op, status, why } => self.end_by_plan(*op, *status, why),
+            Command::ConfirmRemoved { key, tablet } => self.confirm_removed(*key, *tablet),
+            Command::GoOn { job, work } => self.go_on(*job, work),
+            Command::EndJob { job, status, why } => self.end_job(*job, *status, why),
             Command::UpdateOp { op, status, task } => self.update_op(*op, *status, task),
         }
     }

@@ -81,8 +81,10 @@ impl Step<'_> {
         let mut past = known.past.clone();
         past.extend(known.starts.iter().filter(|run| !register.starts.contains(run)));
         past.drain(..past.len().saturating_sub(PAST));
+        let sdk_endpoint = known.sdk_endpoint.clone();
         self.rebind::<R>(id, own, &proof);
-        self.state.tablets.insert(id, self.described(register, own, past));
+        let tablet = Tablet { sdk_endpoint, ..self.described(register, own, past) };
+        self.state.tablets.insert(id, tablet);
         self.changed.insert(Key::Tablet(id));
         Ok(Reply::Registered(id))
     }
@@ -108,6 +110,8 @@ impl Step<'_> {
             since: self.now,
             version: self.version(),
             past,
+            leaving: false,
+            sdk_endpoint: String::new(),
         }
     }
 
@@ -116,7 +120,7 @@ impl Step<'_> {
     /// was proposed about its former run is stale.
     fn rebind<R: Rules>(&mut self, id: TabletId, own: Incarnation, proof: &Proof<'_>) {
         let version = self.version();
-        let hold = !self.state.auto_failover();
+        let hold = !self.state.acts_by_itself();
         for (key, partition) in &mut self.state.partitions {
             let Some(replica) = partition.replicas.iter_mut().find(|r| r.tablet == id) else {
                 continue;

@@ -7,21 +7,18 @@
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{OpId, PartitionKey, TabletId};
 
+use super::ops::About;
 use super::{Outcome, Step, stale};
 use crate::command::Reply;
-use crate::object::Key;
-use crate::state::{OpKind, OpStatus, Partition, Switch};
+use crate::op::{OpKind, OpStatus};
+use crate::state::{Partition, Switch};
 
 impl Step<'_> {
     pub(super) fn switch(&mut self, key: PartitionKey, target: Option<TabletId>) -> Outcome {
         let partition = self.partition(key)?;
         self.may_switch(partition, target)?;
-        let about = target.unwrap_or(partition.leader);
-        let op = self.begin(OpKind::ChangeLeader, key, about, false, "drain the leader");
-        if let Some(partition) = self.state.partitions.get_mut(&key) {
-            partition.switch = Some(Switch { target, op });
-            self.changed.insert(Key::Partition(key));
-        }
+        let about = About { to: target, ..About::tablet(target.unwrap_or(partition.leader)) };
+        self.enqueue(OpKind::ChangeLeader, key, about);
         Ok(Reply::Done)
     }
 
@@ -43,12 +40,7 @@ impl Step<'_> {
             _ => {}
         }
         // Without a leader that runs there is nobody to drain: that is an election.
-        let runs = self
-            .state
-            .tablets
-            .get(&partition.leader)
-            .is_some_and(|t| t.healthy && t.incarnation == partition.leader_incarnation);
-        if runs {
+        if self.state.leader_runs(partition) {
             Ok(())
         } else {
             refused("its leader is not there: an election is due, not a switch")
@@ -56,24 +48,21 @@ impl Step<'_> {
     }
 
     pub(super) fn end_switch(&mut self, key: PartitionKey, op: OpId, why: &str) -> Outcome {
-        match self.state.partitions.get_mut(&key) {
-            Some(partition) if partition.switch.is_some_and(|s| s.op == op) => {
-                partition.switch = None;
-                self.changed.insert(Key::Partition(key));
-                self.finish(op, OpStatus::Failed, why);
-                Ok(Reply::Done)
-            }
-            _ => Err(stale("that switch is over")),
+        let wanted = self.state.partitions.get(&key).and_then(|p| p.switch);
+        if wanted.is_none_or(|s| s.op != op) {
+            return Err(stale("that switch is over"));
         }
+        self.end_op(op, OpStatus::Failed, why);
+        Ok(Reply::Done)
     }
 
     /// An election makes `leader` the leader: whoever wished for another is told that it came to nothing.
     pub(super) fn fulfil(&mut self, switch: Switch, leader: TabletId) {
         match switch.target {
             Some(target) if target != leader => {
-                self.finish(switch.op, OpStatus::Failed, "another replica was elected");
+                self.end_op(switch.op, OpStatus::Failed, "another replica was elected");
             }
-            _ => self.finish(switch.op, OpStatus::Done, ""),
+            _ => self.end_op(switch.op, OpStatus::Done, ""),
         }
     }
 }

@@ -54,12 +54,12 @@ impl Pass<'_> {
             unclean,
         };
         if let Some(chosen) = self.choose::<R>(key, partition, load) {
-            return (!auto || self.state.auto_failover()).then(|| elect(chosen, auto, None));
+            return (!auto || self.state.acts_by_itself()).then(|| elect(chosen, auto, None));
         }
         // R15.
         let longest = self.longest(key, partition)?;
         let shown = self.logs(key, partition);
-        self.state.auto_failover().then(|| elect(longest, true, Some(shown)))
+        self.state.acts_by_itself().then(|| elect(longest, true, Some(shown)))
     }
 
     /// R12: its leader has stopped for good in this epoch.

@@ -7,11 +7,14 @@
 //!   of the in-sync set is elected (R13) and that nobody reads or acknowledges without the permits of R11.
 //! * What is proposed carries the version or the run that it was decided on: apply refuses it if that has moved on.
 //! * A leader that does not come to serve is passed over (R23): that too only chooses among those who are safe.
-//! * With `auto_failover` off no role changes (R21); findings (offline, online) are recorded all the same.
+//! * With `auto_failover` off no role changes by itself (R21); findings (offline, online) are recorded all the same.
 
+mod balance;
 mod elect;
+mod jobs;
 mod longest;
 mod observed;
+mod ops;
 mod switch;
 mod wait;
 
@@ -19,6 +22,7 @@ use std::collections::BTreeSet;
 
 use stela_common::ids::{PartitionKey, TabletId};
 
+pub use self::jobs::remaining;
 pub use self::observed::{Observed, PassedOver, Report, Seen};
 pub use self::switch::{Drain, drains};
 pub use self::wait::{logs, obstacles};
@@ -39,8 +43,11 @@ pub fn plan_with<R: Rules>(state: &State, observed: &Observed) -> Vec<Command> {
     pass.judge_tablets();
     pass.elect::<R>();
     pass.end_switches();
+    pass.advance_ops();
+    pass.advance_jobs();
     pass.note_serving();
     pass.confirm_dropped();
+    pass.confirm_removed();
     pass.commands
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stela_common::ids::{Epoch, Incarnation, Offset, OpId, PartitionKey, TableId, TabletId};
+use stela_common::ids::{Epoch, Incarnation, JobId, Offset, OpId, PartitionKey, TableId, TabletId};
 
 /// What is observed of all tablets: soft state of the nameserver that leads.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -16,8 +16,12 @@ pub struct Observed {
     pub replicas: BTreeMap<(PartitionKey, TabletId), Report>,
     /// Tablets that say that nothing is left of a dropped table.
     pub dropped: BTreeSet<(TabletId, TableId)>,
-    /// Planned switches that have taken too long by the clock here.
+    /// Tablets that say that nothing is left of a replica that was taken away.
+    pub removed: BTreeSet<(PartitionKey, TabletId)>,
+    /// Operations that have taken too long by the clock here.
     pub overdue: BTreeSet<OpId>,
+    /// Jobs that have not come further for a while by the clock here.
+    pub standing: BTreeSet<JobId>,
     /// Epochs whose leader has not come to serve in its time (R23).
     pub stalled: BTreeSet<(PartitionKey, Epoch)>,
     /// Who was elected and did not come to serve since (R23).

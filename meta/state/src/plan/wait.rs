@@ -32,7 +32,7 @@ pub fn logs(state: &State, observed: &Observed, key: PartitionKey) -> String {
 
 impl Pass<'_> {
     fn obstacle(&self, key: PartitionKey, partition: &Partition) -> String {
-        if !self.state.auto_failover() {
+        if !self.state.acts_by_itself() {
             return "auto_failover is off: changeleader elects a leader".into();
         }
         let members = || partition.in_sync.iter().map(|m| m.tablet);

@@ -8,8 +8,9 @@ use stela_common::table::{Options, Sync, Table};
 use super::planning::{all_alive, carry_out};
 use super::{World, table};
 use crate::command::{Command, Elect, Register};
+use crate::op::OpStatus;
 use crate::plan::{Observed, Report, obstacles, plan};
-use crate::state::{Doubt, OpStatus};
+use crate::state::Doubt;
 
 /// Three replicas on `sync=interval`, led by the first.
 fn on_interval() -> (World, PartitionKey, [TabletId; 3]) {
@@ -69,10 +70,7 @@ fn h17_when_all_have_lost_their_tails_the_longest_leads_and_it_is_on_record() {
     assert!(!p.in_sync[0].untrusted && p.history.last().is_some_and(|l| l.unclean));
     assert!(p.replicas.iter().all(|r| r.doubt.is_none()), "doubts go with the memberships");
     let op = w.state.ops.values().next_back().expect("an op");
-    assert_eq!(
-        (op.status, op.task.clone()),
-        (OpStatus::Done, format!("tail may be lost: {shown}"))
-    );
+    assert_eq!((op.status, op.why.clone()), (OpStatus::Done, format!("tail may be lost: {shown}")));
     assert!(op.auto && plan(&w.state, &all_alive(&w)).is_empty());
     assert_eq!(obstacles(&w.state, &all_alive(&w)), []);
 }

@@ -5,6 +5,7 @@ mod election;
 mod in_sync;
 mod interleavings;
 mod longest;
+mod operations;
 mod planning;
 mod random;
 mod registration;
@@ -227,7 +228,13 @@ pub(crate) fn set(key: &str, value: &str) -> Command {
 
 /// A definition of a table without a schema in database `db`.
 pub(crate) fn table(name: &str, partitions: usize, replicas: usize) -> Table {
-    let index = Index { name: "key".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
+    let index = Index {
+        name: "key".into(),
+        columns: Vec::new(),
+        ts: None,
+        ttl: Ttl::default(),
+        deleted: false,
+    };
     Table {
         tid: TableId(0),
         db: "db".into(),
@@ -238,6 +245,7 @@ pub(crate) fn table(name: &str, partitions: usize, replicas: usize) -> Table {
         replica_num: replicas.try_into().unwrap(),
         options: Options::default(),
         created_index: 0,
+        added_columns: 0,
     }
 }
 

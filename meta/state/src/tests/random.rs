@@ -2,17 +2,21 @@
 
 use proptest::prelude::*;
 use stela_common::ids::{
-    Epoch, Incarnation, Offset, OpId, PartitionKey, TableId, TabletId, Version,
+    Epoch, Incarnation, JobId, Offset, OpId, PartitionKey, TableId, TabletId, Version,
 };
 use stela_common::table::{Ack, Read, Sync};
 use stela_common::wire::Member;
 
+use super::operations::settle_in_time;
 use super::planning::all_alive;
 use super::{World, set, table};
-use crate::command::{Batch, ChangeInSync, Command, Elect, Proposal, Register, RequestId};
+use crate::command::{Batch, ChangeInSync, Command, Elect, Proposal, Register, RequestId, Work};
+use crate::job::JobKind;
+use crate::op::{OpKind, OpStatus};
+use crate::order::{Candidate, Order, TableRef, Which};
 use crate::placement;
 use crate::plan::{Observed, Report, obstacles, plan};
-use crate::state::{Doubt, OpStatus};
+use crate::state::Doubt;
 
 /// A command in outline: numbers that are taken modulo what there is, so that most of them fit the state.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +31,7 @@ struct Outline {
 }
 
 fn outline() -> impl Strategy<Value = Outline> {
-    (0u8..28, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>(), 0u16..1500).prop_map(
+    (0u8..42, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>(), 0u16..1500).prop_map(
         |(kind, at, who, twist, client, later)| Outline { kind, at, who, twist, client, later },
     )
 }
@@ -115,8 +119,80 @@ impl Outline {
                 min_insync: Some(u32::from(self.who % 4)),
                 read: odd.then_some(Read::Confirm),
             },
-            _ => Command::TakeOver { node: u64::from(self.at).into() },
+            27 => Command::TakeOver { node: u64::from(self.at).into() },
+            28..=36 => Command::Order(self.order(pick(&keys, self.at)?)),
+            37 => {
+                let key = pick(&keys, self.at)?;
+                Command::StartOp { op: w.of(key).queue.first().copied().unwrap_or(OpId(1)) }
+            }
+            38 => {
+                let key = pick(&keys, self.at)?;
+                Command::TakeAway { op: w.of(key).queue.first().copied().unwrap_or(OpId(1)) }
+            }
+            39 => {
+                let op = OpId(1 + u64::from(self.at) % w.state.counters.op.max(1));
+                let status = if odd { OpStatus::Failed } else { OpStatus::Done };
+                Command::EndOp { op, status, why: "so it is".into() }
+            }
+            40 => {
+                let gone = w.state.removals.keys().copied().collect::<Vec<_>>();
+                Command::ConfirmRemoved {
+                    key: pick(&gone, self.at)?,
+                    tablet: pick(&tablets, self.who)?,
+                }
+            }
+            _ => {
+                let job = JobId(1 + u64::from(self.at % 3));
+                let key = pick(&keys, self.at)?;
+                let (tablet, to) = (pick(&tablets, self.who)?, pick(&tablets, self.client));
+                let kind = [OpKind::Migrate, OpKind::AddReplica, OpKind::ChangeLeader]
+                    [usize::from(self.twist % 3)];
+                match odd {
+                    true => Command::EndJob { job, status: OpStatus::Done, why: String::new() },
+                    false => Command::GoOn { job, work: vec![Work { kind, key, tablet, to }] },
+                }
+            }
         })
+    }
+
+    fn order(self, key: PartitionKey) -> Order {
+        let table = TableRef::Id(key.tid);
+        let (pid, pids) = (key.pid.0, vec![key.pid.0]);
+        let endpoint = ENDPOINTS[usize::from(self.who) % ENDPOINTS.len()].to_owned();
+        let to = ENDPOINTS[usize::from(self.client) % ENDPOINTS.len()].to_owned();
+        match self.twist % 16 {
+            0 | 1 => Order::AddReplica { table, pids, endpoint },
+            2 => Order::DelReplica { table, pids, endpoint },
+            3 => Order::Migrate { from: endpoint, table, pids, to },
+            4 => Order::ChangeLeader { table, pid, candidate: Candidate::Auto, always: true },
+            5 => {
+                let candidate = Candidate::Endpoint(endpoint);
+                Order::ChangeLeader { table, pid, candidate, always: true }
+            }
+            6 => Order::OfflineEndpoint { endpoint, concurrency: 0 },
+            7 | 8 => {
+                let concurrency = u32::from(self.later % 3);
+                Order::RecoverEndpoint { endpoint, need_restore: true, concurrency }
+            }
+            9 => Order::RecoverTable { table, pid, endpoint },
+            10 => Order::SetAlive { table, pid: None, endpoint, alive: self.at.is_multiple_of(2) },
+            11 => Order::MakeSnapshot { table, pid },
+            12 => Order::CancelOp(OpId(u64::from(self.client))),
+            13 => Order::DeleteOps(Which::Id(OpId(u64::from(self.client)))),
+            14 => {
+                let kinds = [
+                    JobKind::RecoverData,
+                    JobKind::ScaleOut,
+                    JobKind::ScaleIn,
+                    JobKind::PreUpgrade,
+                ];
+                let kind = kinds[usize::from(self.client % 4)];
+                let about = matches!(kind, JobKind::ScaleIn | JobKind::PreUpgrade);
+                let endpoints = if about { vec![endpoint] } else { Vec::new() };
+                Order::StartJob { kind, endpoints, allow_single_replica: true }
+            }
+            _ => Order::CancelJob(JobId(1 + u64::from(self.at % 3))),
+        }
     }
 
     fn registration(self, w: &mut World) -> Register {
@@ -242,6 +318,9 @@ proptest! {
     fn what_can_be_led_is_led_in_the_end(batches in prop::collection::vec(prop::collection::vec(outline(), 1..3), 1..60)) {
         let mut w = world_after(&batches);
         w.auto_failover("true");
+        settle_in_time(&mut w);
+        let open = w.state.ops.values().find(|op| !op.status.is_final());
+        prop_assert!(open.is_none(), "it does not end: {open:?}");
         let mut passes = 0;
         loop {
             let commands = plan(&w.state, &all_reported(&w));

@@ -6,8 +6,8 @@ use stela_common::ids::{Epoch, OpId, PartitionKey, TabletId};
 use super::planning::{all_alive, carry_out};
 use super::{World, three};
 use crate::command::{Command, Elect};
+use crate::op::OpStatus;
 use crate::plan::{Drain, Observed, Report, drains, plan};
-use crate::state::OpStatus;
 
 fn switch(key: PartitionKey, target: Option<TabletId>) -> Command {
     Command::Switch { key, target }
@@ -29,7 +29,7 @@ fn leads(w: &World, o: &mut Observed, key: PartitionKey, surrendered: bool) {
 
 fn op(w: &World) -> (OpStatus, &str) {
     let op = w.state.ops.values().next_back().expect("an op");
-    (op.status, op.task.as_str())
+    (op.status, if op.why.is_empty() { op.task.as_str() } else { op.why.as_str() })
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_switch_drains_then_elects_the_target_and_is_an_op_until_then() {
     let (mut w, key, [a, _, c]) = three();
     w.auto_failover("false");
     w.done(switch(key, Some(c)));
-    assert_eq!(op(&w), (OpStatus::Doing, "drain the leader"));
+    assert_eq!(op(&w), (OpStatus::Doing, "kSelectLeader"));
     let mut o = all_alive(&w);
     leads(&w, &mut o, key, false);
     assert_eq!(drains(&w.state, &o), [Drain { key, leader: a, epoch: Epoch(1) }]);
