@@ -218,6 +218,7 @@ impl From<&Index> for pb::Index {
             columns: i.columns.clone(),
             ts_column: i.ts.clone().unwrap_or_default(),
             ttl: Some(pb::Ttl { kind, abs: i.ttl.abs, lat: i.ttl.lat }),
+            deleted: i.deleted,
         }
     }
 }
@@ -237,6 +238,7 @@ impl TryFrom<&pb::Index> for Index {
             columns: i.columns.clone(),
             ts: (!i.ts_column.is_empty()).then(|| i.ts_column.clone()),
             ttl: Ttl { kind, abs: ttl.abs, lat: ttl.lat },
+            deleted: i.deleted,
         })
     }
 }

@@ -86,10 +86,40 @@ impl Model {
                 })
             }
             Asked::Scan(r) => Said::Scan(self.scan(tid(r.target), &r)),
+            Asked::Traverse(r) => Said::Traverse(self.traverse(&r)),
             Asked::Count(r) => {
                 let count = self.newest_first(tid(r.target), r.index, &r.key).len() as u64;
                 Said::Count(pb::CountReply { status: wire::ok(), count, ..Default::default() })
             }
+        }
+    }
+
+    /// By key; the cursor is how many rows came before.
+    fn traverse(&self, r: &pb::TraverseRequest) -> pb::TraverseReply {
+        let target = r.target.unwrap();
+        let table =
+            self.tables.iter().find_map(|t| t.table.as_ref().filter(|t| t.tid == target.tid));
+        let count = table.map_or(1, |t| t.partition_num);
+        let here = |s: &&Stored| {
+            let pid = stela_common::route::partition_of(&s.key, count).0;
+            (s.tid, s.index, pid) == (target.tid, r.index, target.pid)
+        };
+        let mut found: Vec<_> = self.rows.iter().rev().filter(here).cloned().collect();
+        found.sort_by_key(|s| (s.key.clone(), std::cmp::Reverse(s.ts)));
+        let from = r.cursor.first().map_or(0, |n| usize::from(*n));
+        let most = [r.limit as usize, self.page].into_iter().filter(|n| *n > 0).min();
+        let upto = most.map_or(found.len(), |most| (from + most).min(found.len()));
+        let row = |s: &Stored| pb::TraverseRow {
+            key: s.key.clone().into(),
+            ts: s.ts,
+            value: s.value.clone(),
+        };
+        pb::TraverseReply {
+            status: wire::ok(),
+            rows: found[from..upto].iter().map(row).collect(),
+            finished: upto == found.len(),
+            cursor: vec![u8::try_from(upto).unwrap()].into(),
+            ..Default::default()
         }
     }
 
@@ -183,6 +213,14 @@ unary! {
     get(GetRequest) -> GetReply;
     scan(ScanRequest) -> ScanReply;
     count(CountRequest) -> CountReply;
+    traverse(TraverseRequest) -> TraverseReply;
+    table_schema(TableSchemaRequest) -> TableSchemaReply;
+    load_table(LoadTableRequest) -> ReplicaReply;
+    drop_replica(ReplicaRequest) -> ReplicaReply;
+    pause_snapshot(ReplicaRequest) -> ReplicaReply;
+    recover_snapshot(ReplicaRequest) -> ReplicaReply;
+    send_snapshot(SendSnapshotRequest) -> ReplicaReply;
+    set_expire(SetExpireRequest) -> ReplicaReply;
     lost_list(LostListRequest) -> LostListReply;
     lost_read(LostReadRequest) -> LostReadReply;
 }

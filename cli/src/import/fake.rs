@@ -68,6 +68,7 @@ impl Fake {
                 columns: vec![],
                 ts: None,
                 ttl: Ttl::default(),
+                deleted: false,
             }],
             partition_num: 1,
             replica_num: 1,
@@ -140,6 +141,14 @@ impl Tablet for Fake {
         get_table_status(pb::GetTableStatusRequest) -> pb::GetTableStatusReply;
         get_follower(pb::GetFollowerRequest) -> pb::GetFollowerReply;
         make_snapshot(pb::MakeSnapshotRequest) -> pb::MakeSnapshotReply;
+        traverse(pb::TraverseRequest) -> pb::TraverseReply;
+        table_schema(pb::TableSchemaRequest) -> pb::TableSchemaReply;
+        load_table(pb::LoadTableRequest) -> pb::ReplicaReply;
+        drop_replica(pb::ReplicaRequest) -> pb::ReplicaReply;
+        pause_snapshot(pb::ReplicaRequest) -> pb::ReplicaReply;
+        recover_snapshot(pb::ReplicaRequest) -> pb::ReplicaReply;
+        send_snapshot(pb::SendSnapshotRequest) -> pb::ReplicaReply;
+        set_expire(pb::SetExpireRequest) -> pb::ReplicaReply;
         lost_list(pb::LostListRequest) -> pb::LostListReply;
         lost_read(pb::LostReadRequest) -> pb::LostReadReply;
     }

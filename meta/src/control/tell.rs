@@ -184,8 +184,13 @@ mod tests {
         }
 
         fn create(&mut self, name: &str, rows: &[&[TabletId]]) -> u32 {
-            let index =
-                Index { name: "key".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
+            let index = Index {
+                name: "key".into(),
+                columns: Vec::new(),
+                ts: None,
+                ttl: Ttl::default(),
+                deleted: false,
+            };
             let table = Table {
                 tid: 0.into(),
                 db: String::new(),

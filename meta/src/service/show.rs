@@ -124,8 +124,13 @@ mod tests {
     }
 
     fn create(state: &mut State, db: &str, name: &str, row: &[TabletId]) {
-        let index =
-            Index { name: "key".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
+        let index = Index {
+            name: "key".into(),
+            columns: Vec::new(),
+            ts: None,
+            ttl: Ttl::default(),
+            deleted: false,
+        };
         let table = Table {
             tid: 0.into(),
             db: db.into(),

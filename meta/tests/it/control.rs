@@ -162,7 +162,13 @@ impl Cluster {
 }
 
 pub fn table(name: &str, partitions: u32, replicas: u32) -> Table {
-    let index = Index { name: "key".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
+    let index = Index {
+        name: "key".into(),
+        columns: Vec::new(),
+        ts: None,
+        ttl: Ttl::default(),
+        deleted: false,
+    };
     Table {
         tid: TableId(0),
         db: "db".into(),

@@ -28,7 +28,13 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Table 7 without a schema.
 pub fn table(partitions: u32, replicas: u32) -> stela_proto::common::Table {
-    let index = Index { name: "key".into(), columns: vec![], ts: None, ttl: Ttl::default() };
+    let index = Index {
+        name: "key".into(),
+        columns: vec![],
+        ts: None,
+        ttl: Ttl::default(),
+        deleted: false,
+    };
     (&Table {
         tid: TID.into(),
         db: "db".into(),

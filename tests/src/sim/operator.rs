@@ -143,7 +143,13 @@ impl Nameserver {
 }
 
 fn table(number: u32, profile: &Profile, partitions: u32) -> Table {
-    let index = Index { name: "idx0".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
+    let index = Index {
+        name: "idx0".into(),
+        columns: Vec::new(),
+        ts: None,
+        ttl: Ttl::default(),
+        deleted: false,
+    };
     Table {
         tid: TableId(0),
         db: String::new(),

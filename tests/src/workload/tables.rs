@@ -66,7 +66,13 @@ pub async fn create(
     if !client.admin().show_db().await?.names.iter().any(|n| n == DB) {
         client.admin().create_db(DB).await?;
     }
-    let index = Index { name: "key".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
+    let index = Index {
+        name: "key".into(),
+        columns: Vec::new(),
+        ts: None,
+        ttl: Ttl::default(),
+        deleted: false,
+    };
     let table = Table {
         tid: TableId(0),
         db: DB.into(),

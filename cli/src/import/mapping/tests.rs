@@ -15,6 +15,7 @@ fn table(columns: &[(&str, ColumnType)], keys: &[&str], ts: Option<&str>) -> Tab
         columns: key.split('+').filter(|k| !k.is_empty()).map(Into::into).collect(),
         ts: ts.map(Into::into),
         ttl: Ttl::default(),
+        deleted: false,
     };
     Table {
         tid: TableId(1),

@@ -74,6 +74,7 @@ fn build(message: &Message) -> Result<Table, String> {
             columns: vec![],
             ts: None,
             ttl: Ttl::default(),
+            deleted: false,
         });
     }
     Ok(made)
@@ -105,7 +106,13 @@ fn column(message: &Message) -> Result<Column, String> {
 }
 
 fn index(message: &Message) -> Result<Index, String> {
-    let mut made = Index { name: String::new(), columns: vec![], ts: None, ttl: Ttl::default() };
+    let mut made = Index {
+        name: String::new(),
+        columns: vec![],
+        ts: None,
+        ttl: Ttl::default(),
+        deleted: false,
+    };
     for (field, value) in message {
         match (field.as_str(), value) {
             ("index_name", Value::Word(word)) => made.name.clone_from(word),

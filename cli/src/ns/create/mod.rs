@@ -123,11 +123,17 @@ fn read_columns(words: &[&str], ttl: Ttl) -> Result<(Vec<Column>, Vec<Index>), S
         }
         columns.push(Column { name: name.into(), kind, not_null: false });
         if indexed {
-            indexes.push(Index { name: name.into(), columns: vec![name.into()], ts: None, ttl });
+            indexes.push(Index {
+                name: name.into(),
+                columns: vec![name.into()],
+                ts: None,
+                ttl,
+                deleted: false,
+            });
         }
     }
     if columns.is_empty() {
-        indexes.push(Index { name: KEY.into(), columns: vec![], ts: None, ttl });
+        indexes.push(Index { name: KEY.into(), columns: vec![], ts: None, ttl, deleted: false });
     } else if indexes.is_empty() {
         return Err("create failed! schema has no index".into());
     }

@@ -37,10 +37,10 @@ async fn open(
     })
 }
 
-/// The index that a word names; none: the first.
+/// The index that a word names; none: the first that is not deleted.
 fn index_of(table: &TableHandle, name: Option<&str>) -> Result<u32, Refusal> {
     match name {
-        None => Ok(0),
+        None => Ok(table.first_index()),
         Some(name) => table
             .table()
             .index(name)

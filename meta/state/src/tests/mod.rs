@@ -227,7 +227,13 @@ pub(crate) fn set(key: &str, value: &str) -> Command {
 
 /// A definition of a table without a schema in database `db`.
 pub(crate) fn table(name: &str, partitions: usize, replicas: usize) -> Table {
-    let index = Index { name: "key".into(), columns: Vec::new(), ts: None, ttl: Ttl::default() };
+    let index = Index {
+        name: "key".into(),
+        columns: Vec::new(),
+        ts: None,
+        ttl: Ttl::default(),
+        deleted: false,
+    };
     Table {
         tid: TableId(0),
         db: "db".into(),
