@@ -182,14 +182,13 @@ pub fn encode(columns: &[Column], values: &[Value]) -> Result<Vec<u8>, RowError>
 /// [`RowError::Bytes`], [`RowError::Newer`].
 pub fn decode(columns: &[Column], bytes: &[u8]) -> Result<Vec<Value>, RowError> {
     let mut rest = bytes;
-    let [format] = array(&mut rest)?;
+    let [format, next] = array(&mut rest)?;
     match format {
         FORMAT => {
-            let count = usize::from(u16::from_le_bytes(array(&mut rest)?));
-            counted(columns, count, rest)
+            let [high] = array(&mut rest)?;
+            counted(columns, u16::from_le_bytes([next, high]).into(), rest)
         }
         UNCOUNTED => {
-            take(&mut rest, 1)?;
             // The most columns that the bytes are right for: all of them, unless some were added since.
             let least = usize::from(!columns.is_empty());
             let fits = |count| counted(columns, count, rest).ok();

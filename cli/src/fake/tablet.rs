@@ -147,8 +147,21 @@ impl Model {
     }
 }
 
+impl Service {
+    /// Ok, or what the test wants; notes what was asked.
+    fn by_hand(
+        &self,
+        word: &str,
+        request: &impl std::fmt::Debug,
+    ) -> Option<stela_proto::common::Status> {
+        let mut model = self.model.lock();
+        model.asked.push(format!("{word} {request:?}"));
+        model.refuse_manual.as_ref().map_or_else(wire::ok, wire::refused)
+    }
+}
+
 macro_rules! unary {
-    ($($name:ident($request:ident) -> $reply:ident;)*) => {
+    ([$($name:ident($request:ident) -> $reply:ident;)*] [$($hand:ident($asked:ident) = $word:literal;)*]) => {
         #[tonic::async_trait]
         impl Tablet for Service {
             type SessionStream = Pin<Box<dyn Stream<Item = Result<pb::SessionAnswer, Status>> + Send>>;
@@ -183,9 +196,38 @@ macro_rules! unary {
 
             async fn make_snapshot(
                 &self,
-                _: Request<pb::MakeSnapshotRequest>,
+                r: Request<pb::MakeSnapshotRequest>,
             ) -> Result<Response<pb::MakeSnapshotReply>, Status> {
-                Err(Status::unimplemented(""))
+                let status = self.by_hand("make", &r.into_inner());
+                Ok(Response::new(pb::MakeSnapshotReply { status, offset: 1 }))
+            }
+
+            async fn table_schema(
+                &self,
+                r: Request<pb::TableSchemaRequest>,
+            ) -> Result<Response<pb::TableSchemaReply>, Status> {
+                let tid = r.into_inner().tid;
+                let tables = &self.model.lock().tables;
+                let table = tables.iter().filter_map(|t| t.table.clone()).find(|t| t.tid == tid);
+                let status = match &table {
+                    Some(_) => wire::ok(),
+                    None => wire::refused(&Code::TableNotFound.into()),
+                };
+                Ok(Response::new(pb::TableSchemaReply { status, table }))
+            }
+
+            async fn count(&self, r: Request<pb::CountRequest>) -> Result<Response<pb::CountReply>, Status> {
+                let r = r.into_inner();
+                let status = self.by_hand("count", &r);
+                let Said::Count(reply) = self.model.lock().say(Asked::Count(r)) else { unreachable!() };
+                Ok(Response::new(pb::CountReply { status, ..reply }))
+            }
+
+            async fn delete(&self, r: Request<pb::DeleteRequest>) -> Result<Response<pb::PutReply>, Status> {
+                let r = r.into_inner();
+                let status = self.by_hand("delete", &r);
+                let Said::Put(reply) = self.model.lock().say(Asked::Delete(r)) else { unreachable!() };
+                Ok(Response::new(pb::PutReply { status, ..reply }))
             }
 
             async fn get_follower(
@@ -200,6 +242,10 @@ macro_rules! unary {
                 Ok(Response::new(pb::GetFollowerReply { status, leader_offset: 5_923_724, followers }))
             }
 
+            $(async fn $hand(&self, r: Request<pb::$asked>) -> Result<Response<pb::ReplicaReply>, Status> {
+                Ok(Response::new(pb::ReplicaReply { status: self.by_hand($word, &r.into_inner()) }))
+            })*
+
             $(async fn $name(&self, _: Request<pb::$request>) -> Result<Response<pb::$reply>, Status> {
                 Err(Status::unimplemented("the clients use the session"))
             })*
@@ -208,19 +254,20 @@ macro_rules! unary {
 }
 
 unary! {
+    [
     put(PutRequest) -> PutReply;
-    delete(DeleteRequest) -> PutReply;
     get(GetRequest) -> GetReply;
     scan(ScanRequest) -> ScanReply;
-    count(CountRequest) -> CountReply;
     traverse(TraverseRequest) -> TraverseReply;
-    table_schema(TableSchemaRequest) -> TableSchemaReply;
-    load_table(LoadTableRequest) -> ReplicaReply;
-    drop_replica(ReplicaRequest) -> ReplicaReply;
-    pause_snapshot(ReplicaRequest) -> ReplicaReply;
-    recover_snapshot(ReplicaRequest) -> ReplicaReply;
-    send_snapshot(SendSnapshotRequest) -> ReplicaReply;
-    set_expire(SetExpireRequest) -> ReplicaReply;
     lost_list(LostListRequest) -> LostListReply;
     lost_read(LostReadRequest) -> LostReadReply;
+    ]
+    [
+    load_table(LoadTableRequest) = "load";
+    drop_replica(ReplicaRequest) = "drop";
+    pause_snapshot(ReplicaRequest) = "pause";
+    recover_snapshot(ReplicaRequest) = "recover";
+    send_snapshot(SendSnapshotRequest) = "send";
+    set_expire(SetExpireRequest) = "expire";
+    ]
 }

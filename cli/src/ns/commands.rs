@@ -204,7 +204,7 @@ pub(super) const COMMANDS: &[Command] = &[
         &["offlineendpoint 127.0.0.1:9527"],
         &[Endpoint],
     ),
-    later(
+    here(
         "preview",
         "preview data",
         &["preview table_name [limit]"],

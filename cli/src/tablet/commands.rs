@@ -21,7 +21,7 @@ const COMMANDS: &[Command] = &[
         "count the num of data in specified key",
         "count tid pid key [col_name] [filter_expired_data]",
         "count 1 0 key1",
-        false,
+        true,
     ),
     Command(
         "delreplica",
@@ -30,7 +30,7 @@ const COMMANDS: &[Command] = &[
         "delreplica 1 0 127.0.0.1:9527",
         false,
     ),
-    Command("delete", "delete pk", "delete tid pid key [col_name]", "delete 1 0 key1", false),
+    Command("delete", "delete pk", "delete tid pid key [col_name]", "delete 1 0 key1", true),
     Command(
         "deleteindex",
         "delete index",
@@ -38,7 +38,7 @@ const COMMANDS: &[Command] = &[
         "deleteindex 1 0 idx1",
         false,
     ),
-    Command("drop", "drop table", "drop tid pid", "drop 1 0", false),
+    Command("drop", "drop table", "drop tid pid", "drop 1 0", true),
     Command("exit", "exit client", "exit", "exit", true),
     Command(
         "gettablestatus",
@@ -54,34 +54,34 @@ const COMMANDS: &[Command] = &[
         "create table and load data",
         "loadtable table_name tid pid ttl segment_cnt is_leader",
         "loadtable table1 1 0 144000 8 true",
-        false,
+        true,
     ),
     Command("man", "get cmd info", "man [cmd]", "man gettablestatus", true),
-    Command("makesnapshot", "make snapshot", "makesnapshot tid pid", "makesnapshot 1 0", false),
-    Command("pausesnapshot", "pause snapshot", "pausesnapshot tid pid", "pausesnapshot 1 0", false),
+    Command("makesnapshot", "make snapshot", "makesnapshot tid pid", "makesnapshot 1 0", true),
+    Command("pausesnapshot", "pause snapshot", "pausesnapshot tid pid", "pausesnapshot 1 0", true),
     Command("quit", "exit client", "quit", "quit", true),
     Command(
         "recoversnapshot",
         "recover snapshot",
         "recoversnapshot tid pid",
         "recoversnapshot 1 0",
-        false,
+        true,
     ),
     Command(
         "sendsnapshot",
         "send snapshot to another endpoint",
         "sendsnapshot tid pid endpoint",
         "sendsnapshot 1 0 127.0.0.1:9527",
-        false,
+        true,
     ),
     Command(
         "setexpire",
         "enable or disable ttl",
         "setexpire tid pid is_expire",
         "setexpire 1 0 true",
-        false,
+        true,
     ),
-    Command("showschema", "show schema", "showschema tid pid", "showschema 1 0", false),
+    Command("showschema", "show schema", "showschema tid pid", "showschema 1 0", true),
     Command(
         "setttl",
         "set ttl for partition",
@@ -115,18 +115,6 @@ pub(super) fn help(args: &[&str]) -> Answer {
     };
     let parts = lines.into_iter().map(Part::Line).collect();
     Answer { parts, failed: args.len() > 1, ..Answer::default() }
-}
-
-/// Refuses a command that operators know and that this version does not have.
-pub(super) fn later(name: &str) -> Option<Answer> {
-    // Not in `help`, in OpenMLDB neither.
-    let hidden = ["connectzk", "disconnectzk"].contains(&name);
-    let known = COMMANDS.iter().any(|c| c.0 == name && !c.4);
-    (known || hidden).then(|| {
-        Answer::failed(format!(
-            "{name} failed, error msg: {name} is not part of this version of stela"
-        ))
-    })
 }
 
 /// Completes commands.
