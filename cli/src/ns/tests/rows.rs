@@ -171,10 +171,10 @@ async fn a_preview_goes_through_the_partitions_in_order() {
         assert_eq!(shown, want, "{page}");
         assert_eq!(bench.lines("preview t 3").await.len(), 2 + 3);
     }
-    bench.fake.model.lock().refuse = Some(Code::NotLeader.into());
+    bench.fake.model.lock().refuse = Some(Code::InvalidParameter.into());
     assert_eq!(
         bench.say("preview t").await,
-        "failed to get table info. error msg: nameserver is not leader\n"
+        "failed to get table info. error msg: invalid parameter\n"
     );
 }
 
