@@ -4,8 +4,8 @@
 //! and go, so that whoever takes page after page sees each row that was there from the first to the last once.
 //!
 //! A cursor names the row that comes next: `shard u8 | time u64 | left u32 | key`, little endian. `left` is how many rows
-//! of the key have that time or stand behind it with the same one, counted from the oldest: newer inserts of one time come
-//! before older ones, and do not move what is left. It comes from outside, and is judged as such.
+//! of that key and time are still to come, this one included: newer inserts of one time come before older ones, and do not
+//! change what is left. It comes from outside, and is judged as such.
 
 use bytes::Bytes;
 use stela_common::code::Refusal;
