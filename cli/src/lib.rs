@@ -23,6 +23,7 @@ mod invocation;
 mod ns;
 mod options;
 mod print;
+mod schema;
 mod server;
 mod shell;
 mod tablet;

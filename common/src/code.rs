@@ -42,6 +42,12 @@ codes! {
     TableIsFollower = 103, "table is follower";
     /// Not readable yet.
     TableLoading = 104, "table is loading";
+    /// What is asked for is not done in the state that the replica is in: the text says which.
+    TableNotNormal = 105, "table status is not kTableNormal";
+    /// A snapshot of it is being made.
+    MakingSnapshot = 106, "table status is kMakingSnapshot";
+    /// Its snapshots would have to be paused.
+    SnapshotNotPaused = 107, "snapshot is not paused";
     /// No such index.
     IndexNotFound = 108, "idx name not found";
     /// No such key.
@@ -56,10 +62,10 @@ codes! {
     WriteDataFailed = 127, "write data failed";
     /// A leader without followers was asked for them.
     HasNoFollower = 134, "has no follower";
-    /// Another replica was asked for, and there is none.
-    NoFollower = 135, "no follower";
     /// No such operation.
     OpNotFound = 136, "op id does not exist";
+    /// There is no copy of it on this tablet's disk.
+    NoCopy = 138, "fail to get table db root path";
     /// An index of that name is there.
     IndexExists = 141, "index has already exist!";
     /// An index that has to stay.

@@ -1,16 +1,20 @@
 //! The bytes of a row.
 //!
 //! ```text
-//! format u8 = 1 | schema version u8 | null bitmap ceil(n/8) | each non-null column in order
+//! format u8 = 2 | number of columns n u16 | null bitmap ceil(n/8) | each non-null column in order
 //! bool 1, smallint 2, int and date 4, bigint and timestamp 8, float 4, double 8 bytes, little endian;
 //! varchar: length u32, bytes
 //! ```
-//! A row knows how many columns it was written with only by the table's schema: columns are ever only appended, and
-//! what is missing at the end reads as null. Decoding never panics on foreign bytes.
+//! Columns are ever only appended. So a row that was written before some were reads as null there, and of one that was
+//! written by somebody who knows of more, what is known is read. Rows of format 1 (`1 | schema version u8 | null bitmap |
+//! columns`) do not say how many columns they have: those of the table, or as many fewer as their bytes are for. Decoding
+//! never panics on foreign bytes.
 
 use crate::table::{Column, ColumnType};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// Without a number of columns.
+const UNCOUNTED: u8 = 1;
 
 /// A value of a column.
 #[derive(Clone, PartialEq, Debug)]
@@ -144,17 +148,19 @@ pub fn encode(columns: &[Column], values: &[Value]) -> Result<Vec<u8>, RowError>
     if columns.len() != values.len() {
         return Err(RowError::Count { got: values.len(), want: columns.len() });
     }
-    let nulls = columns.len().div_ceil(8);
-    let mut out = vec![0; 2 + nulls];
-    out[0] = FORMAT;
-    out[1] = 1;
+    let count = u16::try_from(columns.len())
+        .map_err(|_| RowError::Count { got: values.len(), want: usize::from(u16::MAX) })?;
+    let mut out = vec![FORMAT];
+    out.extend(count.to_le_bytes());
+    let nulls = out.len();
+    out.resize(nulls + columns.len().div_ceil(8), 0);
     for (at, (column, value)) in columns.iter().zip(values).enumerate() {
         if value.kind().is_some_and(|k| k != column.kind) {
             return Err(RowError::Kind(column.name.clone()));
         }
         match value {
             Value::Null if column.not_null => return Err(RowError::Null(column.name.clone())),
-            Value::Null => out[2 + at / 8] |= 1 << (at % 8),
+            Value::Null => out[nulls + at / 8] |= 1 << (at % 8),
             Value::Bool(v) => out.push(u8::from(*v)),
             Value::SmallInt(v) => out.extend(v.to_le_bytes()),
             Value::Int(v) | Value::Date(v) => out.extend(v.to_le_bytes()),
@@ -170,20 +176,42 @@ pub fn encode(columns: &[Column], values: &[Value]) -> Result<Vec<u8>, RowError>
     Ok(out)
 }
 
-/// The values of a row, one for each column.
+/// The values of a row, one for each column; of columns that were added after it was written, null.
 ///
 /// # Errors
 /// [`RowError::Bytes`], [`RowError::Newer`].
 pub fn decode(columns: &[Column], bytes: &[u8]) -> Result<Vec<Value>, RowError> {
     let mut rest = bytes;
-    match take(&mut rest, 2)? {
-        [FORMAT, _] => {}
-        [newer, _] if *newer > FORMAT => return Err(RowError::Newer(*newer)),
-        _ => return Err(RowError::Bytes),
+    let [format, next] = array(&mut rest)?;
+    match format {
+        FORMAT => {
+            let [high] = array(&mut rest)?;
+            counted(columns, u16::from_le_bytes([next, high]).into(), rest)
+        }
+        UNCOUNTED => {
+            // The most columns that the bytes are right for: all of them, unless some were added since.
+            let least = usize::from(!columns.is_empty());
+            let fits = |count| counted(columns, count, rest).ok();
+            (least..=columns.len()).rev().find_map(fits).ok_or(RowError::Bytes)
+        }
+        newer if newer > FORMAT => Err(RowError::Newer(newer)),
+        _ => Err(RowError::Bytes),
     }
-    let nulls = take(&mut rest, columns.len().div_ceil(8))?;
+}
+
+/// The values of a row that was written with `count` columns.
+fn counted(columns: &[Column], count: usize, mut rest: &[u8]) -> Result<Vec<Value>, RowError> {
+    let (known, added) = columns.split_at(count.min(columns.len()));
+    if (known.is_empty() && !columns.is_empty()) || added.iter().any(|c| c.not_null) {
+        return Err(RowError::Bytes);
+    }
+    let nulls = take(&mut rest, count.div_ceil(8))?;
+    let beyond = count.div_ceil(8) * 8 - count;
+    if nulls.last().is_some_and(|last| u32::from(*last) >> (8 - beyond) != 0) {
+        return Err(RowError::Bytes);
+    }
     let mut values = Vec::with_capacity(columns.len());
-    for (at, column) in columns.iter().enumerate() {
+    for (at, column) in known.iter().enumerate() {
         if nulls[at / 8] >> (at % 8) & 1 == 1 {
             values.push(Value::Null);
             continue;
@@ -205,7 +233,12 @@ pub fn decode(columns: &[Column], bytes: &[u8]) -> Result<Vec<Value>, RowError> 
             }
         });
     }
-    if rest.is_empty() { Ok(values) } else { Err(RowError::Bytes) }
+    // What columns that are not known here hold cannot be told from garbage.
+    if count <= columns.len() && !rest.is_empty() {
+        return Err(RowError::Bytes);
+    }
+    values.resize(columns.len(), Value::Null);
+    Ok(values)
 }
 
 fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], RowError> {
@@ -314,6 +347,40 @@ mod tests {
             let bytes = encode(&columns(), &values).unwrap();
             prop_assert!(decode(&columns(), &bytes[..at % bytes.len()]).is_err());
         }
+
+        #[test]
+        fn a_row_is_read_with_columns_added_since_and_by_who_knows_of_fewer(values in values(), count in 1usize..10) {
+            let (all, some) = (columns(), &columns()[..count]);
+            let mut padded = values[..count].to_vec();
+            padded.resize(all.len(), Value::Null);
+            prop_assert_eq!(decode(&all, &encode(some, &values[..count]).unwrap()).unwrap(), padded);
+            prop_assert_eq!(decode(some, &encode(&all, &values).unwrap()).unwrap(), &values[..count]);
+        }
+
+        #[test]
+        fn rows_that_do_not_say_how_many_columns_they_have_are_read(values in values(), count in 1usize..=10) {
+            let (all, some) = (columns(), &columns()[..count]);
+            let counted = encode(some, &values[..count]).unwrap();
+            let bytes: Vec<u8> = [UNCOUNTED, 1].into_iter().chain(counted[3..].iter().copied()).collect();
+            prop_assert_eq!(decode(some, &bytes).unwrap(), &values[..count]);
+            // With as many bytes of nulls there is no doubt.
+            let same = &all[..if count <= 8 { 8 } else { 10 }];
+            let mut padded = values[..count].to_vec();
+            padded.resize(same.len(), Value::Null);
+            prop_assert_eq!(decode(same, &bytes).unwrap(), padded);
+        }
+    }
+
+    #[test]
+    fn a_missing_column_reads_as_null_only_where_it_may_be() {
+        let mut columns = columns();
+        let row = encode(&columns[..1], &[Value::Bool(true)]).unwrap();
+        assert_eq!(decode(&columns[..2], &row), Ok(vec![Value::Bool(true), Value::Null]));
+        columns[1].not_null = true;
+        assert_eq!(decode(&columns[..2], &row), Err(RowError::Bytes));
+        // Of no column at all: no row of a table that has some.
+        assert_eq!(decode(&columns[..1], &encode(&[], &[]).unwrap()), Err(RowError::Bytes));
+        assert_eq!(decode(&columns[..1], &[3, 0, 0]), Err(RowError::Newer(3)));
     }
 
     #[test]

@@ -138,7 +138,7 @@ pub struct Index {
     /// When its records expire.
     #[serde(default)]
     pub ttl: Ttl,
-    /// It was deleted: it keeps its place, since rows name indexes by number.
+    /// It was deleted. Its place stays, since dimensions name indexes by number; nothing is stored or found in it.
     #[serde(default)]
     pub deleted: bool,
 }
@@ -268,16 +268,27 @@ impl Table {
         self.columns.iter().position(|c| c.name == name)
     }
 
+    /// The indexes that are not deleted, each with its position.
+    pub fn live_indexes(&self) -> impl Iterator<Item = (usize, &Index)> {
+        self.indexes.iter().enumerate().filter(|(_, i)| !i.deleted)
+    }
+
+    /// The first index that is not deleted: the one that is meant where none is named.
+    #[must_use]
+    pub fn first_index(&self) -> Option<usize> {
+        self.live_indexes().next().map(|(at, _)| at)
+    }
+
     /// The position of the index of that name.
     #[must_use]
     pub fn index(&self, name: &str) -> Option<usize> {
-        self.indexes.iter().position(|i| i.name == name)
+        self.live_indexes().find(|(_, i)| i.name == name).map(|(at, _)| at)
     }
 
     /// Does every index take the time from the request, and not from a column?
     #[must_use]
     pub fn time_from_request(&self) -> bool {
-        self.indexes.iter().all(|i| i.ts.is_none())
+        self.live_indexes().all(|(_, i)| i.ts.is_none())
     }
 
     /// Checks the definition: the text names the first thing that is wrong, in the words of `ns_client`.
@@ -319,17 +330,18 @@ impl Table {
                 return Err(format!("Duplicated column {}", column.name));
             }
         }
-        if self.indexes.is_empty() {
+        if self.first_index().is_none() {
             return Err("no index".into());
         }
         if self.indexes.len() > limits::INDEXES {
             return Err(format!("a table has at most {} indexes", limits::INDEXES));
         }
-        for (at, index) in self.indexes.iter().enumerate() {
+        // What is said of a deleted one concerns nobody any more, its name is free.
+        for (at, index) in self.live_indexes() {
             if index.name.is_empty() {
                 return Err("not set index_name in column_key".into());
             }
-            if self.indexes[..at].iter().any(|i| i.name == index.name) {
+            if self.index(&index.name) != Some(at) {
                 return Err(format!("duplicate index_name {}", index.name));
             }
             if index.ttl.abs > 30 * 365 * 24 * 60 || index.ttl.lat > 1000 {
@@ -364,5 +376,47 @@ impl Table {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deleted_index_keeps_its_place_and_is_found_by_nobody() {
+        let index = |name: &str, ts: Option<&str>, deleted| Index {
+            name: name.into(),
+            columns: vec!["a".into()],
+            ts: ts.map(Into::into),
+            ttl: Ttl::default(),
+            deleted,
+        };
+        let column = |name: &str, kind| Column { name: name.into(), kind, not_null: false };
+        let mut table = Table {
+            tid: TableId(1),
+            db: String::new(),
+            name: "t".into(),
+            columns: vec![column("a", ColumnType::Varchar), column("t", ColumnType::BigInt)],
+            indexes: vec![
+                index("x", Some("t"), true),
+                index("y", None, false),
+                index("x", None, false),
+            ],
+            partition_num: 1,
+            replica_num: 1,
+            options: Options::default(),
+            created_index: 0,
+            added_columns: 0,
+        };
+        assert_eq!(table.check(), Ok(()));
+        assert_eq!((table.index("x"), table.first_index()), (Some(2), Some(1)));
+        assert!(table.time_from_request());
+        let again = Table::try_from(&stela_proto::common::Table::from(&table)).unwrap();
+        assert_eq!(again, table);
+        table.indexes[1].name = "x".into();
+        assert_eq!(table.check(), Err("duplicate index_name x".into()));
+        table.indexes.iter_mut().for_each(|i| i.deleted = true);
+        assert_eq!((table.check(), table.index("x")), (Err("no index".into()), None));
     }
 }

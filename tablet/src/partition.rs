@@ -154,6 +154,10 @@ pub struct Partition {
     pub rebuilt: u64,
     /// A snapshot up to there is being made: nothing below is cut until that has ended.
     pub making: Option<Offset>,
+    /// One is being made at this moment.
+    pub making_now: bool,
+    /// None are made until an operator says so, or the process ends.
+    pub paused: bool,
     /// The log may give back what it has of it: what cannot be in a snapshot stands in files of its own (R29).
     pub released: bool,
 }
@@ -195,6 +199,8 @@ impl Partition {
             installed: loaded.installed,
             rebuilt: 0,
             making: None,
+            making_now: false,
+            paused: false,
             released: loaded.released,
         }
     }
@@ -327,6 +333,7 @@ impl Partition {
         let rebuilt = store.and_then(|mut store| {
             let from = store.base().next();
             source.replay(from, to, &mut store, Some(&mut dedup), &|| true)?;
+            store.set_expires(self.store.expires());
             Ok(store)
         });
         self.rebuilt += 1;
@@ -339,8 +346,9 @@ impl Partition {
     /// A snapshot made here, and the store that was made of it and of the entries up to `applied`, take the place of
     /// those before. Returns that: to drop it takes a while, which nobody should wait for.
     #[must_use]
-    pub fn switch(&mut self, store: Store, replay_from: Position) -> Store {
+    pub fn switch(&mut self, mut store: Store, replay_from: Position) -> Store {
         debug_assert!(store.base() <= self.applied);
+        store.set_expires(self.store.expires());
         (self.replay_from, self.installed) = (replay_from, false);
         std::mem::replace(&mut self.store, store)
     }
@@ -348,8 +356,9 @@ impl Partition {
     /// A leader's snapshot, by the record at `at`, and the store that was made of it take the place of all that was here.
     /// Returns the store before.
     #[must_use]
-    pub fn installed(&mut self, store: Store, snapshot: &Snapshot, at: Position) -> Store {
+    pub fn installed(&mut self, mut store: Store, snapshot: &Snapshot, at: Position) -> Store {
         let header = snapshot.header();
+        store.set_expires(self.store.expires());
         self.rebuilt += 1;
         self.dedup = (&header.dedup).into();
         self.epochs = header.epochs.clone();

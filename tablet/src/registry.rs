@@ -20,6 +20,7 @@ use crate::chores::CONFIRM;
 use crate::disk::Held;
 use crate::node::{Address, Dropping, Inner, Node, Work};
 use crate::start::load_partition;
+use crate::store::Freed;
 
 /// No order keeps a leader from admitting writes for longer, ms.
 const LONGEST_DRAIN: u64 = 10_000;
@@ -87,6 +88,7 @@ pub fn apply(node: &Arc<Node>, told: Told) -> std::io::Result<()> {
         node.files.set_table(held)?;
     }
     let (mut activated, mut moved) = (false, !views.is_empty());
+    let mut freed = Vec::new();
     node.act(|inner, work| {
         for (id, address) in told.addresses {
             moved |=
@@ -94,7 +96,7 @@ pub fn apply(node: &Arc<Node>, told: Told) -> std::io::Result<()> {
         }
         inner.tables.extend(held);
         for (table, view) in views {
-            activated |= take(node, inner, work, table, view);
+            activated |= take(node, inner, work, (table, view), &mut freed);
         }
         for (tid, created) in told.drops {
             drop_table(inner, work, tid, created);
@@ -168,8 +170,15 @@ fn to_remember(inner: &Inner, views: &[(Table, View)]) -> BTreeMap<TableId, Held
     changed
 }
 
-/// A decision about one partition with its table. Tells whether this tablet leads by it.
-fn take(node: &Arc<Node>, inner: &mut Inner, work: &mut Work, table: Table, view: View) -> bool {
+/// A decision about one partition with its table. Tells whether this tablet leads by it. What is not needed any more goes
+/// into `freed`, to be dropped without the lock.
+fn take(
+    node: &Arc<Node>,
+    inner: &mut Inner,
+    work: &mut Work,
+    (table, view): (Table, View),
+    freed: &mut Vec<Freed>,
+) -> bool {
     let key = view.key;
     let table = Arc::new(table);
     match inner.partitions.get_mut(&key) {
@@ -183,7 +192,7 @@ fn take(node: &Arc<Node>, inner: &mut Inner, work: &mut Work, table: Table, view
         }
         Some(p) if **p.store.table() != *table => {
             let options = table.options;
-            p.store.set_table(table);
+            freed.push(p.store.set_table(table));
             node.step(inner, work, key, Input::Options(options), &[]);
             node.show_at_once(inner, key);
         }

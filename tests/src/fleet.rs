@@ -57,6 +57,7 @@ impl Fleet {
                 tablet: 0,
                 incarnation: rand::random_range(1..=u64::MAX),
                 endpoint: listener.local_addr()?.to_string(),
+                ..Default::default()
             });
             runtime.spawn(live(nameservers.clone(), port.0.clone(), receiver));
             runtime.spawn(async move {

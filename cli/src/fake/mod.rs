@@ -46,6 +46,10 @@ pub struct Model {
     pub refuse: Option<Refusal>,
     /// What every put is refused with.
     pub refuse_put: Option<Refusal>,
+    /// What a tablet refuses everything with that is about one replica by hand.
+    pub refuse_manual: Option<Refusal>,
+    /// What tablets were asked by hand, in words.
+    pub asked: Vec<String>,
     /// Rows of a scan that one reply takes; 0: all.
     pub page: usize,
     rows: Vec<Stored>,

@@ -1,5 +1,7 @@
 //! The nameserver.
 
+use std::pin::Pin;
+
 use stela_common::code::Code;
 use stela_common::wire;
 use stela_proto::nameserver as ns;
@@ -33,6 +35,22 @@ impl Service {
 
 fn unless<T>(good: bool, code: T) -> Option<T> {
     (!good).then_some(code)
+}
+
+/// Orders are carried out by nobody: they are granted, or refused as the test wants.
+macro_rules! orders {
+    ($($name:ident($request:ident);)*) => {
+        $(fn $name<'a, 'b>(
+            &'a self,
+            _: Request<ns::$request>,
+        ) -> Pin<Box<dyn Future<Output = Result<Response<ns::WriteReply>, Status>> + Send + 'b>>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            Box::pin(async { self.wrote(None, |_| {}) })
+        })*
+    };
 }
 
 #[tonic::async_trait]
@@ -205,5 +223,22 @@ impl Nameserver for Service {
             |t: &ns::TableRow| t.table.as_ref().is_some_and(|t| t.db == r.db && t.name == r.name);
         let known = self.model.lock().tables.iter().any(is);
         self.wrote(unless(known, Code::TableNotFound), |m| m.tables.retain(|t| !is(t)))
+    }
+
+    orders! {
+        change_leader(ChangeLeaderRequest);
+        add_replica(ReplicasRequest);
+        del_replica(ReplicasRequest);
+        migrate(MigrateRequest);
+        offline_endpoint(EndpointRequest);
+        recover_endpoint(EndpointRequest);
+        recover_table(ReplicaRequest);
+        update_table_alive(AliveRequest);
+        set_table_partition(SetTablePartitionRequest);
+        make_snapshot(PartitionRequest);
+        cancel_op(OpRequest);
+        delete_op(DeleteOpRequest);
+        alter_table(AlterTableRequest);
+        set_sdk_endpoint(SetSdkEndpointRequest);
     }
 }

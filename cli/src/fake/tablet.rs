@@ -84,10 +84,40 @@ impl Model {
                 })
             }
             Asked::Scan(r) => Said::Scan(self.scan(tid(r.target), &r)),
+            Asked::Traverse(r) => Said::Traverse(self.traverse(&r)),
             Asked::Count(r) => {
                 let count = self.newest_first(tid(r.target), r.index, &r.key).len() as u64;
                 Said::Count(pb::CountReply { status: wire::ok(), count, ..Default::default() })
             }
+        }
+    }
+
+    /// By key; the cursor is how many rows came before.
+    fn traverse(&self, r: &pb::TraverseRequest) -> pb::TraverseReply {
+        let target = r.target.unwrap();
+        let table =
+            self.tables.iter().find_map(|t| t.table.as_ref().filter(|t| t.tid == target.tid));
+        let count = table.map_or(1, |t| t.partition_num);
+        let here = |s: &&Stored| {
+            let pid = stela_common::route::partition_of(&s.key, count).0;
+            (s.tid, s.index, pid) == (target.tid, r.index, target.pid)
+        };
+        let mut found: Vec<_> = self.rows.iter().rev().filter(here).cloned().collect();
+        found.sort_by_key(|s| (s.key.clone(), std::cmp::Reverse(s.ts)));
+        let from = r.cursor.first().map_or(0, |n| usize::from(*n));
+        let most = [r.limit as usize, self.page].into_iter().filter(|n| *n > 0).min();
+        let upto = most.map_or(found.len(), |most| (from + most).min(found.len()));
+        let row = |s: &Stored| pb::TraverseRow {
+            key: s.key.clone().into(),
+            ts: s.ts,
+            value: s.value.clone(),
+        };
+        pb::TraverseReply {
+            status: wire::ok(),
+            rows: found[from..upto].iter().map(row).collect(),
+            finished: upto == found.len(),
+            cursor: vec![u8::try_from(upto).unwrap()].into(),
+            ..Default::default()
         }
     }
 
@@ -115,12 +145,29 @@ impl Model {
     }
 }
 
+impl Service {
+    /// Ok, or what the test wants; notes what was asked.
+    fn by_hand(
+        &self,
+        word: &str,
+        request: &impl std::fmt::Debug,
+    ) -> Option<stela_proto::common::Status> {
+        let mut model = self.model.lock();
+        model.asked.push(format!("{word} {request:?}"));
+        model.refuse_manual.as_ref().map_or_else(wire::ok, wire::refused)
+    }
+}
+
 macro_rules! unary {
-    ($($name:ident($request:ident) -> $reply:ident;)*) => {
+    ([$($name:ident($request:ident) -> $reply:ident;)*] [$($hand:ident($asked:ident) = $word:literal;)*]) => {
         #[tonic::async_trait]
         impl Tablet for Service {
             async fn identity(&self, _: Request<pb::IdentityRequest>) -> Result<Response<pb::IdentityReply>, Status> {
-                Ok(Response::new(pb::IdentityReply { cluster: "test".into(), ..Default::default() }))
+                Ok(Response::new(pb::IdentityReply {
+                    cluster: "test".into(),
+                    nameservers: vec![self.endpoint.clone()],
+                    ..Default::default()
+                }))
             }
 
             async fn session(
@@ -149,9 +196,38 @@ macro_rules! unary {
 
             async fn make_snapshot(
                 &self,
-                _: Request<pb::MakeSnapshotRequest>,
+                r: Request<pb::MakeSnapshotRequest>,
             ) -> Result<Response<pb::MakeSnapshotReply>, Status> {
-                Err(Status::unimplemented(""))
+                let status = self.by_hand("make", &r.into_inner());
+                Ok(Response::new(pb::MakeSnapshotReply { status, offset: 1 }))
+            }
+
+            async fn table_schema(
+                &self,
+                r: Request<pb::TableSchemaRequest>,
+            ) -> Result<Response<pb::TableSchemaReply>, Status> {
+                let tid = r.into_inner().tid;
+                let tables = &self.model.lock().tables;
+                let table = tables.iter().filter_map(|t| t.table.clone()).find(|t| t.tid == tid);
+                let status = match &table {
+                    Some(_) => wire::ok(),
+                    None => wire::refused(&Code::TableNotFound.into()),
+                };
+                Ok(Response::new(pb::TableSchemaReply { status, table }))
+            }
+
+            async fn count(&self, r: Request<pb::CountRequest>) -> Result<Response<pb::CountReply>, Status> {
+                let r = r.into_inner();
+                let status = self.by_hand("count", &r);
+                let Said::Count(reply) = self.model.lock().say(Asked::Count(r)) else { unreachable!() };
+                Ok(Response::new(pb::CountReply { status, ..reply }))
+            }
+
+            async fn delete(&self, r: Request<pb::DeleteRequest>) -> Result<Response<pb::PutReply>, Status> {
+                let r = r.into_inner();
+                let status = self.by_hand("delete", &r);
+                let Said::Put(reply) = self.model.lock().say(Asked::Delete(r)) else { unreachable!() };
+                Ok(Response::new(pb::PutReply { status, ..reply }))
             }
 
             async fn get_follower(
@@ -166,6 +242,10 @@ macro_rules! unary {
                 Ok(Response::new(pb::GetFollowerReply { status, leader_offset: 5_923_724, followers }))
             }
 
+            $(async fn $hand(&self, r: Request<pb::$asked>) -> Result<Response<pb::ReplicaReply>, Status> {
+                Ok(Response::new(pb::ReplicaReply { status: self.by_hand($word, &r.into_inner()) }))
+            })*
+
             $(async fn $name(&self, _: Request<pb::$request>) -> Result<Response<pb::$reply>, Status> {
                 Err(Status::unimplemented("the clients use the session"))
             })*
@@ -174,11 +254,20 @@ macro_rules! unary {
 }
 
 unary! {
+    [
     put(PutRequest) -> PutReply;
-    delete(DeleteRequest) -> PutReply;
     get(GetRequest) -> GetReply;
     scan(ScanRequest) -> ScanReply;
-    count(CountRequest) -> CountReply;
+    traverse(TraverseRequest) -> TraverseReply;
     lost_list(LostListRequest) -> LostListReply;
     lost_read(LostReadRequest) -> LostReadReply;
+    ]
+    [
+    load_table(LoadTableRequest) = "load";
+    drop_replica(ReplicaRequest) = "drop";
+    pause_snapshot(ReplicaRequest) = "pause";
+    recover_snapshot(ReplicaRequest) = "recover";
+    send_snapshot(SendSnapshotRequest) = "send";
+    set_expire(SetExpireRequest) = "expire";
+    ]
 }

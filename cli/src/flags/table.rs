@@ -278,6 +278,20 @@ pub(crate) const FLAGS: &[Flag] = &[
         "ms to wait for a leading nameserver at the start",
     ),
     flag(
+        "preview_default_limit",
+        Kind::Number,
+        "100",
+        NS_CLIENT,
+        "rows that preview shows if nothing is said",
+    ),
+    flag(
+        "preview_limit_max_num",
+        Kind::Number,
+        "1000",
+        NS_CLIENT,
+        "rows that preview shows at most",
+    ),
+    flag(
         "max_col_display_length",
         Kind::Number,
         "256",

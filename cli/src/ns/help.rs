@@ -52,7 +52,9 @@ mod tests {
         let all = text(&[]);
         assert_eq!(all.len(), COMMANDS.len());
         assert!(all.contains(&"showtable - show table info".to_owned()));
-        assert!(all.contains(&"migrate - migrate partition form one endpoint to another (not part of this version)".to_owned()));
+        assert!(
+            all.contains(&"migrate - migrate partition form one endpoint to another".to_owned())
+        );
         assert_eq!(
             text(&["confget"]),
             [

@@ -29,6 +29,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use stela_common::client::{Client, ConnectError, Options as Cluster};
 
+use self::data::PreviewLimits;
 use crate::flags::Flags;
 use crate::print::{Answer, Layout};
 use crate::shell::{self, Ask, Names, Options, Shell, Words};
@@ -47,6 +48,7 @@ struct Session {
     /// The selected database; empty: none. Completion reads it too.
     db: Arc<Mutex<String>>,
     layout: Layout,
+    preview: PreviewLimits,
 }
 
 impl Session {
@@ -92,8 +94,13 @@ pub(crate) fn main(flags: &Flags, usage: u8) -> ExitCode {
     if by_list && !options.style.json {
         say(&format!("ns leader: {leader}\n"));
     }
-    let mut session =
-        Session { client, leader, by_list, db: Arc::default(), layout: options.layout };
+    let rows = |flag| u32::try_from(flags.number(flag)).unwrap_or(u32::MAX);
+    let preview = PreviewLimits {
+        default: rows("preview_default_limit"),
+        most: rows("preview_limit_max_num"),
+    };
+    let (db, layout) = (Arc::default(), options.layout);
+    let mut session = Session { client, leader, by_list, db, layout, preview };
     let database = flags.text("database");
     if options.command.is_some() && !database.is_empty() {
         // A database that is not there is not selected, and nothing is said, as scripts expect.
@@ -157,6 +164,7 @@ impl Shell for Session {
             "scan" => data::scan(self, args).await,
             "count" => data::count(self, args).await,
             "delete" => data::delete(self, args).await,
+            "preview" => data::preview(self, args).await,
             "help" | "man" => help::help(args),
             "exit" | "quit" => Answer { end: true, ..Answer::done("bye") },
             "offlineendpoint" => manual::offlineendpoint(self, args).await,

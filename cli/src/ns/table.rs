@@ -1,9 +1,8 @@
 //! Tables as a whole: `drop`, `showschema`, `info`.
 
-use stela_common::table::{Index, Table as Definition, TtlKind};
-
 use super::{Session, view};
-use crate::print::{Answer, Cell, Part, Table};
+use crate::print::{Answer, Cell, Table};
+use crate::schema;
 use crate::shell::Ask;
 
 pub(super) async fn drop(session: &Session, args: &[&str], ask: &mut dyn Ask) -> Answer {
@@ -23,56 +22,11 @@ pub(super) async fn showschema(session: &Session, args: &[&str]) -> Answer {
     };
     match view::visible(session, name).await {
         Ok(tables) => match tables.last() {
-            Some((table, _)) => schema(table),
+            Some((table, _)) => schema::shown(table),
             None => Answer::failed(format!("table {name} does not exist")),
         },
         Err(e) => Answer::refused("failed to showschema. error msg: ", &e),
     }
-}
-
-fn schema(table: &Definition) -> Answer {
-    let mut columns = Table::new(&["#", "Field", "Type", "Null", "Default"]);
-    for (at, column) in (1u64..).zip(&table.columns) {
-        let null = if column.not_null { "NO" } else { "YES" };
-        let kind = column.kind.to_string();
-        columns.push(vec![
-            Cell::number(at),
-            Cell::text(&column.name),
-            Cell::text(kind),
-            Cell::text(null),
-            Cell::none(),
-        ]);
-    }
-    let mut indexes = Table::new(&["#", "name", "keys", "ts", "ttl", "ttl_type", "type"]);
-    for (at, index) in (1u64..).zip(&table.indexes) {
-        indexes.push(index_cells(at, index));
-    }
-    let lines = [
-        Part::Ruled(columns),
-        Part::Line(String::new()),
-        Part::Line("#ColumnKey".into()),
-        Part::Ruled(indexes),
-    ];
-    Answer { parts: lines.into(), ..Answer::default() }
-}
-
-fn index_cells(at: u64, index: &Index) -> Vec<Cell> {
-    let keys = if index.columns.is_empty() { index.name.clone() } else { index.columns.join("|") };
-    let ttl_type = match index.ttl.kind {
-        TtlKind::Absolute => "kAbsoluteTime",
-        TtlKind::Latest => "kLatestTime",
-        TtlKind::AbsAndLat => "kAbsAndLat",
-        TtlKind::AbsOrLat => "kAbsOrLat",
-    };
-    vec![
-        Cell::number(at),
-        Cell::text(&index.name),
-        Cell::text(keys),
-        Cell::text(index.ts.as_deref().unwrap_or("-")),
-        Cell::text(index.ttl.to_string()),
-        Cell::text(ttl_type),
-        Cell::text("kCovering"),
-    ]
 }
 
 pub(super) async fn info(session: &Session, args: &[&str]) -> Answer {

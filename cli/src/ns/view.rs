@@ -181,7 +181,7 @@ fn replica_cells(table: &Definition, replica: &pb::ReplicaRow, layout: Layout) -
     ];
     if classic {
         cells.push(Cell::text(
-            table.indexes.first().map_or_else(|| "0min".into(), |i| i.ttl.to_string()),
+            table.live_indexes().next().map_or_else(|| "0min".into(), |(_, i)| i.ttl.to_string()),
         ));
     }
     cells.push(Cell::yes_no(replica.alive));

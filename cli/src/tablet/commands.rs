@@ -3,8 +3,8 @@
 use crate::print::{Answer, Part};
 use crate::shell::Names;
 
-/// A command: its name, what it does, how it is written, an example; whether it works in this version.
-struct Command(&'static str, &'static str, &'static str, &'static str, bool);
+/// A command: its name, what it does, how it is written, an example.
+struct Command(&'static str, &'static str, &'static str, &'static str);
 
 /// All commands, in the order in which `help` lists them.
 const COMMANDS: &[Command] = &[
@@ -13,98 +13,75 @@ const COMMANDS: &[Command] = &[
         "add replica to leader",
         "addreplica tid pid endpoint",
         "addreplica 1 0 127.0.0.1:9527",
-        false,
     ),
-    Command("changerole", "change role", "changerole tid pid role", "changerole 1 0 leader", false),
+    Command("changerole", "change role", "changerole tid pid role", "changerole 1 0 leader"),
     Command(
         "count",
         "count the num of data in specified key",
         "count tid pid key [col_name] [filter_expired_data]",
         "count 1 0 key1",
-        false,
     ),
     Command(
         "delreplica",
         "delete replica from leader",
         "delreplica tid pid endpoint",
         "delreplica 1 0 127.0.0.1:9527",
-        false,
     ),
-    Command("delete", "delete pk", "delete tid pid key [col_name]", "delete 1 0 key1", false),
+    Command("delete", "delete pk", "delete tid pid key [col_name]", "delete 1 0 key1"),
     Command(
         "deleteindex",
         "delete index",
         "deleteindex tid pid index_name",
         "deleteindex 1 0 idx1",
-        false,
     ),
-    Command("drop", "drop table", "drop tid pid", "drop 1 0", false),
-    Command("exit", "exit client", "exit", "exit", true),
-    Command(
-        "gettablestatus",
-        "get table status",
-        "gettablestatus [tid pid]",
-        "gettablestatus 1 0",
-        true,
-    ),
-    Command("getfollower", "get follower", "getfollower tid pid", "getfollower 1 0", true),
-    Command("help", "get cmd info", "help [cmd]", "help gettablestatus", true),
+    Command("drop", "drop table", "drop tid pid", "drop 1 0"),
+    Command("exit", "exit client", "exit", "exit"),
+    Command("gettablestatus", "get table status", "gettablestatus [tid pid]", "gettablestatus 1 0"),
+    Command("getfollower", "get follower", "getfollower tid pid", "getfollower 1 0"),
+    Command("help", "get cmd info", "help [cmd]", "help gettablestatus"),
     Command(
         "loadtable",
         "create table and load data",
         "loadtable table_name tid pid ttl segment_cnt is_leader",
         "loadtable table1 1 0 144000 8 true",
-        false,
     ),
-    Command("man", "get cmd info", "man [cmd]", "man gettablestatus", true),
-    Command("makesnapshot", "make snapshot", "makesnapshot tid pid", "makesnapshot 1 0", false),
-    Command("pausesnapshot", "pause snapshot", "pausesnapshot tid pid", "pausesnapshot 1 0", false),
-    Command("quit", "exit client", "quit", "quit", true),
+    Command("man", "get cmd info", "man [cmd]", "man gettablestatus"),
+    Command("makesnapshot", "make snapshot", "makesnapshot tid pid", "makesnapshot 1 0"),
+    Command("pausesnapshot", "pause snapshot", "pausesnapshot tid pid", "pausesnapshot 1 0"),
+    Command("quit", "exit client", "quit", "quit"),
     Command(
         "recoversnapshot",
         "recover snapshot",
         "recoversnapshot tid pid",
         "recoversnapshot 1 0",
-        false,
     ),
     Command(
         "sendsnapshot",
         "send snapshot to another endpoint",
         "sendsnapshot tid pid endpoint",
         "sendsnapshot 1 0 127.0.0.1:9527",
-        false,
     ),
     Command(
         "setexpire",
         "enable or disable ttl",
         "setexpire tid pid is_expire",
         "setexpire 1 0 true",
-        false,
     ),
-    Command("showschema", "show schema", "showschema tid pid", "showschema 1 0", false),
+    Command("showschema", "show schema", "showschema tid pid", "showschema 1 0"),
     Command(
         "setttl",
         "set ttl for partition",
         "setttl tid pid ttl_type ttl [index_name]",
         "setttl 1 0 absolute 10",
-        false,
     ),
 ];
 
 /// `help` and `man`.
 pub(super) fn help(args: &[&str]) -> Answer {
     let lines: Vec<String> = match args {
-        [] => COMMANDS
-            .iter()
-            .map(|Command(name, about, .., here)| {
-                format!(
-                    "{name} - {about}{}",
-                    if *here { "" } else { " (not part of this version)" }
-                )
-            })
-            .collect(),
+        [] => COMMANDS.iter().map(|Command(name, about, ..)| format!("{name} - {about}")).collect(),
         [word] => match COMMANDS.iter().find(|c| c.0 == *word) {
-            Some(Command(_, about, usage, example, _)) => {
+            Some(Command(_, about, usage, example)) => {
                 vec![format!("desc: {about}"), format!("usage: {usage}"), format!("ex: {example}")]
             }
             None => return Answer::failed(format!("unsupported cmd {word}")),
@@ -115,18 +92,6 @@ pub(super) fn help(args: &[&str]) -> Answer {
     };
     let parts = lines.into_iter().map(Part::Line).collect();
     Answer { parts, failed: args.len() > 1, ..Answer::default() }
-}
-
-/// Refuses a command that operators know and that this version does not have.
-pub(super) fn later(name: &str) -> Option<Answer> {
-    // Not in `help`, in OpenMLDB neither.
-    let hidden = ["connectzk", "disconnectzk"].contains(&name);
-    let known = COMMANDS.iter().any(|c| c.0 == name && !c.4);
-    (known || hidden).then(|| {
-        Answer::failed(format!(
-            "{name} failed, error msg: {name} is not part of this version of stela"
-        ))
-    })
 }
 
 /// Completes commands.

@@ -1,7 +1,15 @@
 //! `client`: the operators' commands for one tablet.
+//!
+//! One file per family of commands. The words are OpenMLDB's; where they have no place for the cause of a failure, it goes
+//! to standard error.
 
 mod commands;
+mod data;
+mod forward;
+mod load;
+mod snapshot;
 mod status;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -9,16 +17,23 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use stela_common::code::{Code, Refusal};
+use stela_common::wire;
+use stela_proto::common::Status;
+use stela_proto::tablet as pb;
 use stela_proto::tablet::tablet_client::TabletClient;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::flags::Flags;
 use crate::print::{Answer, Layout};
-use crate::shell::{self, Ask, Names, Options, Shell, Words};
+use crate::shell::{self, Ask, Names, Options, Shell, Words, unsigned};
 use crate::{VERSION, fail, say};
 
 /// A tablet that is there takes no longer to accept a connection.
 const CONNECT: Duration = Duration::from_millis(1500);
+
+const NO_ZOOKEEPER: &str =
+    "there is no ZooKeeper: a tablet finds the nameservers of its list by itself";
 
 /// What the commands share.
 struct Session {
@@ -48,6 +63,57 @@ impl Session {
             .await
             .map_err(failed)?;
         Ok(TabletClient::new(channel).max_decoding_message_size(64 << 20))
+    }
+
+    /// Asks the tablet one thing.
+    async fn ask<R: Reply>(
+        &self,
+        call: impl AsyncFnOnce(TabletClient<Channel>) -> Result<tonic::Response<R>, tonic::Status>,
+    ) -> Result<R, Refusal> {
+        let silent = |text: String| Refusal::new(Code::RpcFailed, text);
+        let client = self.connect().await.map_err(silent)?;
+        let reply = call(client).await.map_err(|s| silent(s.message().to_owned()))?.into_inner();
+        wire::outcome(reply.status()).map(|()| reply)
+    }
+}
+
+/// What every answer of a tablet says first.
+trait Reply {
+    fn status(&self) -> Option<&Status>;
+}
+
+macro_rules! replies {
+    ($($reply:ident),*) => {
+        $(impl Reply for pb::$reply {
+            fn status(&self) -> Option<&Status> {
+                self.status.as_ref()
+            }
+        })*
+    };
+}
+
+replies!(
+    GetTableStatusReply,
+    GetFollowerReply,
+    TableSchemaReply,
+    MakeSnapshotReply,
+    ReplicaReply,
+    CountReply,
+    PutReply
+);
+
+/// The partition that two words name, or the text to print.
+fn partition(tid: &str, pid: &str) -> Result<(u32, u32), &'static str> {
+    let tid = unsigned(tid).ok_or("Invalid args, tid should be uint32_t")?;
+    let pid = unsigned(pid).ok_or("Invalid args, pid should be uint32_t")?;
+    Ok((tid, pid))
+}
+
+/// One line: it worked, or it did not, and then the cause apart.
+fn line<R>(outcome: Result<R, Refusal>, done: &str, failed: &str) -> Answer {
+    match outcome {
+        Ok(_) => Answer::done(done),
+        Err(e) => Answer::failed(failed).because(e.text),
     }
 }
 
@@ -86,10 +152,27 @@ impl Shell for Session {
         match words.command() {
             "gettablestatus" => status::gettablestatus(self, args).await,
             "getfollower" => status::getfollower(self, args).await,
+            "loadtable" => load::loadtable(self, args).await,
+            "drop" => load::drop(self, args).await,
+            "makesnapshot" => snapshot::makesnapshot(self, args).await,
+            "pausesnapshot" => snapshot::pausesnapshot(self, args).await,
+            "recoversnapshot" => snapshot::recoversnapshot(self, args).await,
+            "sendsnapshot" => snapshot::sendsnapshot(self, args).await,
+            "showschema" => table::showschema(self, args).await,
+            "setexpire" => table::setexpire(self, args).await,
+            "count" => data::count(self, args).await,
+            "delete" => data::delete(self, args).await,
+            "changerole" => forward::changerole(self, args).await,
+            "addreplica" => forward::addreplica(self, args).await,
+            "delreplica" => forward::delreplica(self, args).await,
+            "setttl" => forward::setttl(self, args).await,
+            "deleteindex" => forward::deleteindex(self, args).await,
+            "connectzk" => Answer::failed("Fail to connect zk").because(NO_ZOOKEEPER),
+            "disconnectzk" => Answer::failed("Fail to disconnect zk").because(NO_ZOOKEEPER),
             "preview" => Answer::failed("unsupport preview"),
             "help" | "man" => commands::help(args),
             "exit" | "quit" => Answer { end: true, ..Answer::done("bye") },
-            name => commands::later(name).unwrap_or_else(|| Answer::failed("unsupported cmd")),
+            _ => Answer::failed("unsupported cmd"),
         }
     }
 

@@ -1,18 +1,9 @@
 //! `gettablestatus` and `getfollower`.
 
-use stela_common::wire;
 use stela_proto::tablet as pb;
 
-use super::Session;
+use super::{Session, partition};
 use crate::print::{Answer, Cell, Layout, Table};
-use crate::shell::unsigned;
-
-/// The partition that two words name, or the text to print.
-fn partition(tid: &str, pid: &str) -> Result<(u32, u32), &'static str> {
-    let tid = unsigned(tid).ok_or("Invalid args, tid should be uint32_t")?;
-    let pid = unsigned(pid).ok_or("Invalid args, pid should be uint32_t")?;
-    Ok((tid, pid))
-}
 
 pub(super) async fn gettablestatus(session: &Session, args: &[&str]) -> Answer {
     let one = match args {
@@ -25,16 +16,9 @@ pub(super) async fn gettablestatus(session: &Session, args: &[&str]) -> Answer {
     };
     let request =
         pb::GetTableStatusRequest { tid: one.map(|(tid, _)| tid), pid: one.map(|(_, pid)| pid) };
-    let reply = match session.connect().await {
-        Ok(mut client) => {
-            client.get_table_status(request).await.map_err(|s| s.message().to_owned())
-        }
-        Err(text) => Err(text),
-    };
-    let reply = reply.map(tonic::Response::into_inner);
-    match reply.and_then(|r| wire::outcome(r.status.as_ref()).map(|()| r).map_err(|e| e.text)) {
+    match session.ask(async |mut c| c.get_table_status(request).await).await {
         Ok(reply) => Answer::table(status_table(reply.rows, session.layout)),
-        Err(text) => Answer::failed(format!("gettablestatus failed, error msg: {text}")),
+        Err(e) => Answer::failed(format!("gettablestatus failed, error msg: {}", e.text)),
     }
 }
 
@@ -62,8 +46,8 @@ fn status_table(mut rows: Vec<pb::TableStatusRow>, layout: Layout) -> Table {
             Cell::text(if r.leading { "kTableLeader" } else { "kTableFollower" }),
             Cell::text(r.state),
             Cell::true_false(r.enable_expire),
-            // The two are constants in the original; a table's time to live is with its definition.
-            Cell::text("0min"),
+            // Of the first index; in the original it is a constant, as the one behind it still is.
+            Cell::text(if r.ttl.is_empty() { "0min" } else { &r.ttl }),
             Cell::seconds(0),
             Cell::bytes(r.memory),
             Cell::text("kNoCompress"),
@@ -81,17 +65,10 @@ pub(super) async fn getfollower(session: &Session, args: &[&str]) -> Answer {
         Ok(both) => both,
         Err(text) => return Answer::failed(text),
     };
-    let reply = match session.connect().await {
-        Ok(mut client) => client
-            .get_follower(pb::GetFollowerRequest { tid, pid })
-            .await
-            .map_err(|s| s.message().to_owned()),
-        Err(text) => Err(text),
-    };
-    let reply = reply.map(tonic::Response::into_inner);
-    match reply.and_then(|r| wire::outcome(r.status.as_ref()).map(|()| r).map_err(|e| e.text)) {
+    let request = pb::GetFollowerRequest { tid, pid };
+    match session.ask(async |mut c| c.get_follower(request).await).await {
         Ok(reply) => Answer::table(follower_table(tid, pid, reply)),
-        Err(text) => Answer::failed(format!("get failed, error msg: {text}")),
+        Err(e) => Answer::failed(format!("get failed, error msg: {}", e.text)),
     }
 }
 

@@ -126,6 +126,33 @@ fn a_session_through_a_pipe_and_commands_one_by_one() {
         &format!("--cmd=getfollower {tid} 0"),
     ]);
     assert_eq!(none.out, "get failed, error msg: has no follower\n", "{none:?}");
+
+    let preview = cluster.one("preview t 1", &["--database=db"]);
+    let lines: Vec<&str> = preview.out.lines().collect();
+    assert_eq!((cells(lines[1]), cells(lines[3])[3]), (vec!["#", "key", "ts", "data"], "v2"));
+    let pid = stela_common::route::partition_of(b"k", 2).to_string();
+    for (command, want) in [
+        ("loadtable t TID PID 0 8 false", "LoadTable ok"),
+        (
+            "loadtable t TID 2 0 8",
+            "Fail to LoadTable: ReturnCode[138]fail to get table db root path",
+        ),
+        ("pausesnapshot TID PID", "PauseSnapshot ok"),
+        ("makesnapshot TID PID", "Fail to MakeSnapshot"),
+        ("recoversnapshot TID PID", "RecoverSnapshot ok"),
+        ("makesnapshot TID PID", "MakeSnapshot ok"),
+        ("setexpire TID PID true", "setexpire ok"),
+        ("showschema TID PID", "No schema for table"),
+        ("count TID PID k", "count: 2"),
+        ("delete TID PID k", "Delete ok"),
+        ("count TID PID k key", "count: 0"),
+        ("drop TID PID", "Fail to drop table"),
+        ("drop TID 2", "Drop table ok"),
+    ] {
+        let command = format!("--cmd={}", command.replace("TID", tid).replace("PID", &pid));
+        let said = run(&["--role=client", &endpoint, "--interactive=false", &command]);
+        assert_eq!(said.out, format!("{want}\n"), "{said:?}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Instant;
 use stela_proto::nameserver as pb;
 
 use super::Shared;
-use crate::code::Refusal;
+use crate::code::{Code, Refusal};
 use crate::table::{Ack, Read, Sync, Table};
 
 /// Options of a table that are to change; those that are `None` stay.
@@ -95,7 +95,28 @@ impl Admin {
         use_db(name: &str) -> WriteReply = use_db(pb::DbRequest { name: name.into(), request: None });
     }
 
+    /// Does the tablet there lead that partition, as the nameservers know it?
+    ///
+    /// # Errors
+    /// What the nameserver says; there is no such partition.
+    pub async fn leads(&self, tid: u32, pid: u32, endpoint: &str) -> Result<bool, Refusal> {
+        let tables = self.show_table("", "", true).await?.tables;
+        let table = tables.iter().find(|t| t.table.as_ref().is_some_and(|t| t.tid == tid));
+        let partition = table
+            .ok_or(Code::TableNotFound)?
+            .partitions
+            .iter()
+            .find(|p| p.pid == pid)
+            .ok_or(Code::PidNotFound)?;
+        Ok(partition.replicas.iter().any(|r| r.endpoint == endpoint && r.leader && r.alive))
+    }
+
     writes! {
+        /// Hands over the leadership of a partition that is named by number; an empty endpoint is whoever suits.
+        hand_over(tid: u32, pid: u32, endpoint: &str)
+            = change_leader(|request| pb::ChangeLeaderRequest {
+                tid, pid, endpoint: endpoint.into(), request, ..Default::default()
+            });
         /// Changes a setting.
         conf_set(key: &str, value: &str)
             = conf_set(|request| pb::ConfSetRequest { key: key.into(), value: value.into(), request });

@@ -40,7 +40,7 @@ use parking_lot::Mutex;
 
 pub use self::admin::{Admin, TableOptions};
 pub use self::error::{ConnectError, WriteError};
-pub use self::read::{Range, ReadFrom, Scanned};
+pub use self::read::{Range, ReadFrom, Scanned, Traversed};
 pub use self::table::{Row, TableHandle};
 pub use self::write::{PutOutcome, Stored};
 

@@ -33,6 +33,15 @@ pub struct Scanned {
     pub commit: u64,
 }
 
+/// Some rows of one index of a partition, in an order that stays.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Traversed {
+    /// Key, time and bytes of each.
+    pub rows: Vec<(Bytes, u64, Bytes)>,
+    /// Where the next page begins; `None`: that was all.
+    pub next: Option<Bytes>,
+}
+
 /// Who may answer a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadFrom {
@@ -85,7 +94,7 @@ macro_rules! answer {
     };
 }
 
-answer!(Get(GetReply), Scan(ScanReply), Count(CountReply));
+answer!(Get(GetReply), Scan(ScanReply), Count(CountReply), Traverse(TraverseReply));
 
 impl Client {
     /// The row of a key at a time, or with `ts` 0 the newest: its time and bytes.
@@ -164,6 +173,30 @@ impl Client {
             Err(e) if e.code == Code::KeyNotFound => Ok(0),
             Err(e) => Err(e),
         }
+    }
+
+    /// The rows of one index of a partition, whatever their keys, from a cursor on (empty: from the first one on): at most
+    /// `limit`, or with 0 as many as a reply takes. What has expired is not among them.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn traverse(
+        &self,
+        table: &TableHandle,
+        pid: u32,
+        index: u32,
+        limit: u32,
+        cursor: Bytes,
+    ) -> Result<Traversed, Refusal> {
+        let q = Question { table, pid, size: cursor.len() };
+        let request = pb::TraverseRequest { target: Some(q.target()), index, limit, cursor };
+        let reply: pb::TraverseReply = self
+            .ask(&q, ReadFrom::Leader, |epoch| {
+                pb::call::Kind::Traverse(aimed(&request, epoch, |r| &mut r.target))
+            })
+            .await?;
+        let rows = reply.rows.into_iter().map(|r| (r.key, r.ts, r.value)).collect();
+        Ok(Traversed { rows, next: (!reply.finished).then_some(reply.cursor) })
     }
 
     /// Like [`get`](Self::get), from the replica at that endpoint, whatever it has; one attempt.

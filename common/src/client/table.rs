@@ -90,16 +90,22 @@ impl TableHandle {
     /// The values do not fit the columns.
     pub fn row(&self, values: &[Value], time: u64) -> Result<Row, RowError> {
         let value = Bytes::from(row::encode(&self.table.columns, values)?);
-        let dimensions = (0u32..)
-            .zip(&self.table.indexes)
-            .map(|(at, index)| (at, self.key(&index.columns, values)));
+        let dimensions = self.table.live_indexes().filter_map(|(at, index)| {
+            Some((u32::try_from(at).ok()?, self.key(&index.columns, values)))
+        });
         Ok(Row { time, dimensions: dimensions.collect(), value })
     }
 
     /// A row of a table without a schema.
     #[must_use]
     pub fn plain(&self, key: impl Into<Bytes>, value: impl Into<Bytes>, time: u64) -> Row {
-        Row { time, dimensions: vec![(0, key.into())], value: value.into() }
+        Row { time, dimensions: vec![(self.first_index(), key.into())], value: value.into() }
+    }
+
+    /// The index that is meant where none is named: the first that is not deleted.
+    #[must_use]
+    pub fn first_index(&self) -> u32 {
+        self.table.first_index().and_then(|at| u32::try_from(at).ok()).unwrap_or(0)
     }
 
     /// The values of a stored row, one for each column.

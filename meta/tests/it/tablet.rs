@@ -97,6 +97,7 @@ impl FakeTablet {
             tablet: 0,
             incarnation: run,
             endpoint: disk.endpoint.clone(),
+            ..Default::default()
         };
         runtime.spawn(async move {
             let incoming =
@@ -372,6 +373,41 @@ impl Tablet for Port {
         &self,
         _: Request<tp::MakeSnapshotRequest>,
     ) -> Answer<tp::MakeSnapshotReply> {
+        nothing()
+    }
+
+    async fn traverse(&self, _: Request<tp::TraverseRequest>) -> Answer<tp::TraverseReply> {
+        nothing()
+    }
+
+    async fn table_schema(
+        &self,
+        _: Request<tp::TableSchemaRequest>,
+    ) -> Answer<tp::TableSchemaReply> {
+        nothing()
+    }
+
+    async fn load_table(&self, _: Request<tp::LoadTableRequest>) -> Answer<tp::ReplicaReply> {
+        nothing()
+    }
+
+    async fn drop_replica(&self, _: Request<tp::ReplicaRequest>) -> Answer<tp::ReplicaReply> {
+        nothing()
+    }
+
+    async fn pause_snapshot(&self, _: Request<tp::ReplicaRequest>) -> Answer<tp::ReplicaReply> {
+        nothing()
+    }
+
+    async fn recover_snapshot(&self, _: Request<tp::ReplicaRequest>) -> Answer<tp::ReplicaReply> {
+        nothing()
+    }
+
+    async fn send_snapshot(&self, _: Request<tp::SendSnapshotRequest>) -> Answer<tp::ReplicaReply> {
+        nothing()
+    }
+
+    async fn set_expire(&self, _: Request<tp::SetExpireRequest>) -> Answer<tp::ReplicaReply> {
         nothing()
     }
 

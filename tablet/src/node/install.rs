@@ -106,7 +106,7 @@ impl Node {
             let Some(p) = inner.partitions.get_mut(&key) else {
                 return Err(Refusal::from(Code::TableNotFound).into());
             };
-            store.set_table(p.store.table().clone());
+            drop(store.set_table(p.store.table().clone()));
             let before = p.installed(store, &snapshot, at);
             inner.touch(key);
             before

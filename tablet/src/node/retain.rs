@@ -86,7 +86,7 @@ impl Node {
             let entries = p.applied.0.saturating_sub(p.store.base().0);
             let below = p.store.snapshot().map_or(0, |s| s.bytes());
             let many = when.every != 0 && entries >= when.every;
-            p.quarantine.is_none() && (many || p.store.grown() > when.grown.max(below))
+            p.quarantine.is_none() && !p.paused && (many || p.store.grown() > when.grown.max(below))
         });
         let mut due: Vec<_> = due.map(|(key, p)| (p.store.grown(), *key)).collect();
         due.sort_unstable_by(|a, b| b.cmp(a));

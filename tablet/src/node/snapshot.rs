@@ -6,6 +6,7 @@
 //! the file before goes. Whatever fails, the live store has not noticed.
 //!
 //! **Invariants**
+//! * None while they are paused, but of a copy that is not whole and keeps the log too long (R29).
 //! * One at a time: memory doubles for one partition only.
 //! * While one is made, nothing is cut that is in it ([`Partition::making`]): a file that has its name is right.
 
@@ -69,6 +70,8 @@ struct Plan {
     below: Option<Arc<Snapshot>>,
     places: Places,
     rebuilt: u64,
+    /// What has expired is left out.
+    expires: bool,
 }
 
 /// Ends the making however it ends.
@@ -81,6 +84,7 @@ impl Drop for Making<'_> {
     fn drop(&mut self) {
         if let Some(p) = self.node.look().partitions.get_mut(&self.key) {
             p.making = None;
+            p.making_now = false;
         }
     }
 }
@@ -119,6 +123,9 @@ impl Node {
             {
                 tracing::error!(%key, %error, "a snapshot that is not in force cannot be removed");
                 // It may be there after a crash, so what is in it stays in force.
+                if let Some(p) = self.look().partitions.get_mut(&key) {
+                    p.making_now = false;
+                }
                 std::mem::forget(making);
             }
             return Err(why);
@@ -149,6 +156,11 @@ impl Node {
         if p.quarantine.is_some() && !damaged {
             return Err(Refusal::from(Code::Quarantined).into());
         }
+        // A copy that is not whole and keeps the log too long is moved out of it all the same.
+        if p.paused && !damaged {
+            let text = "snapshots of the table are paused: use recoversnapshot";
+            return Err(Refusal::new(Code::TableNotNormal, text).into());
+        }
         // R28. A table may show what is not committed.
         let offset = p.applied.min(p.core.commit());
         if offset == Offset(0) || offset < p.store.base() {
@@ -163,7 +175,7 @@ impl Node {
         let mut epochs = p.epochs.clone();
         epochs.truncate(offset);
         let table = p.store.table().clone();
-        p.making = Some(offset);
+        (p.making, p.making_now) = (Some(offset), true);
         Ok(Some(Plan {
             header: Header {
                 id: rand::random(),
@@ -184,6 +196,7 @@ impl Node {
             below: p.store.snapshot().cloned(),
             places: p.places.clone(),
             rebuilt: p.rebuilt,
+            expires: p.store.expires(),
         }))
     }
 
@@ -206,6 +219,7 @@ impl Node {
             }
             None => (Store::new(plan.table.clone()), Dedup::default()),
         };
+        store.set_expires(plan.expires);
         let source = Source { log: &self.log, places: &plan.places, key };
         let (from, to) = (store.base().next(), plan.header.offset);
         source
@@ -260,7 +274,7 @@ impl Node {
                         false => replay_from,
                     };
                     let table = p.store.table().clone();
-                    store.set_table(table);
+                    drop(store.set_table(table));
                     let before = p.switch(store, replay_from);
                     inner.touch(key);
                     drop(inner);

@@ -2,7 +2,9 @@
 
 mod lost;
 mod read;
+mod replica;
 mod session;
+mod snapshot;
 mod status;
 
 use std::sync::Arc;
@@ -11,9 +13,7 @@ use futures::Stream;
 use futures::stream::BoxStream;
 use stela_common::clock::Millis;
 use stela_common::code::Code;
-use stela_common::ids::PartitionKey;
 use stela_common::table::limits;
-use stela_common::wire;
 use stela_proto::replication::replication_server::{Replication, ReplicationServer};
 use stela_proto::replication::{FetchChunk, FetchRequest, ToFollower, ToLeader};
 use stela_proto::tablet as pb;
@@ -155,13 +155,63 @@ impl Tablet for Service {
         &self,
         request: Request<pb::MakeSnapshotRequest>,
     ) -> Result<Response<pb::MakeSnapshotReply>, Status> {
-        let request = request.into_inner();
-        let key = PartitionKey::new(request.tid, request.pid);
-        let (status, offset) = match self.node.make_snapshot(key).await {
-            Ok(offset) => (wire::ok(), offset.0),
-            Err(refusal) => (wire::refused(&refusal), 0),
-        };
-        Ok(Response::new(pb::MakeSnapshotReply { status, offset }))
+        Ok(Response::new(snapshot::make(&self.node, request.into_inner()).await))
+    }
+
+    async fn pause_snapshot(
+        &self,
+        request: Request<pb::ReplicaRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Ok(Response::new(snapshot::pause(&self.node, request.into_inner())))
+    }
+
+    async fn recover_snapshot(
+        &self,
+        request: Request<pb::ReplicaRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Ok(Response::new(snapshot::recover(&self.node, request.into_inner())))
+    }
+
+    async fn send_snapshot(
+        &self,
+        request: Request<pb::SendSnapshotRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Ok(Response::new(snapshot::send(&self.node, request.into_inner()).await))
+    }
+
+    async fn traverse(
+        &self,
+        request: Request<pb::TraverseRequest>,
+    ) -> Result<Response<pb::TraverseReply>, Status> {
+        self.read(request).await
+    }
+
+    async fn table_schema(
+        &self,
+        request: Request<pb::TableSchemaRequest>,
+    ) -> Result<Response<pb::TableSchemaReply>, Status> {
+        Ok(Response::new(replica::schema(&self.node, request.into_inner())))
+    }
+
+    async fn load_table(
+        &self,
+        request: Request<pb::LoadTableRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Ok(Response::new(replica::load(&self.node, &request.into_inner())))
+    }
+
+    async fn drop_replica(
+        &self,
+        request: Request<pb::ReplicaRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Ok(Response::new(replica::drop(&self.node, request.into_inner())))
+    }
+
+    async fn set_expire(
+        &self,
+        request: Request<pb::SetExpireRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Ok(Response::new(replica::set_expire(&self.node, request.into_inner())))
     }
 
     async fn identity(
@@ -173,6 +223,7 @@ impl Tablet for Service {
             tablet: self.node.look().tablet.0,
             incarnation: self.node.incarnation.0,
             endpoint: self.node.config.endpoint.clone(),
+            nameservers: self.node.config.nameservers.clone(),
         }))
     }
 

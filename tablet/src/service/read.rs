@@ -266,6 +266,50 @@ impl Read for pb::CountRequest {
     }
 }
 
+impl Read for pb::TraverseRequest {
+    type Reply = pb::TraverseReply;
+
+    fn target(&self) -> pb::Target {
+        self.target.unwrap_or_default()
+    }
+
+    fn at_leader_only(&self) -> bool {
+        true
+    }
+
+    fn at_least(&self) -> (Offset, u64) {
+        (Offset(0), 0)
+    }
+
+    fn read(&self, node: &Node, p: &Partition) -> Result<pb::TraverseReply, Refusal> {
+        let limit = self.limit as usize;
+        let page = p.store.traverse(&node.log, self.index, limit, &self.cursor, wall_ms())?;
+        let row = |(key, ts, value)| pb::TraverseRow { key, ts, value };
+        Ok(pb::TraverseReply {
+            rows: page.rows.into_iter().map(row).collect(),
+            finished: page.next.is_none(),
+            cursor: page.next.unwrap_or_default(),
+            ..Default::default()
+        })
+    }
+
+    fn reply(outcome: Result<pb::TraverseReply, Refusal>, about: About) -> pb::TraverseReply {
+        let (reply, status) = split(outcome);
+        pb::TraverseReply {
+            status,
+            leader: about.leader,
+            epoch: about.epoch.0,
+            commit: about.commit.0,
+            ..reply
+        }
+    }
+
+    fn weight(reply: &pb::TraverseReply) -> usize {
+        let row = |r: &pb::TraverseRow| r.key.len() + r.value.len() + size_of::<pb::TraverseRow>();
+        reply.rows.iter().map(row).sum()
+    }
+}
+
 fn split<R: Default>(outcome: Result<R, Refusal>) -> (R, Option<stela_proto::common::Status>) {
     match outcome {
         Ok(reply) => (reply, wire::ok()),

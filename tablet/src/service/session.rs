@@ -82,6 +82,7 @@ fn serve_call(
         Some(call::Kind::Get(r)) => reads.serve(r, answer::Kind::Get),
         Some(call::Kind::Scan(r)) => reads.serve(r, answer::Kind::Scan),
         Some(call::Kind::Count(r)) => reads.serve(r, answer::Kind::Count),
+        Some(call::Kind::Traverse(r)) => reads.serve(r, answer::Kind::Traverse),
         None => Caller::Session(outbox.clone(), id).answer(refusal_of_write(
             &Code::Malformed.into(),
             "",

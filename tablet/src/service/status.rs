@@ -6,6 +6,7 @@ use stela_common::wire;
 use stela_proto::tablet as pb;
 
 use crate::node::Node;
+use crate::partition::Partition;
 
 /// The replicas here, all or those asked for; one that is not here is no row.
 pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::GetTableStatusReply {
@@ -23,8 +24,8 @@ pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::Ge
             pid: key.pid.0,
             offset: p.last().0,
             leading: p.core.leads(),
-            state: if p.quarantine.is_some() { "kTableUndefined" } else { "kTableNormal" }.into(),
-            enable_expire: true,
+            state: state(p, rebuild.is_some()).into(),
+            enable_expire: p.store.expires(),
             memory: p.store.memory(),
             commit: p.applied.0,
             epoch: p.core.epoch().0,
@@ -33,9 +34,33 @@ pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::Ge
             rebuilding: rebuild.is_some(),
             rebuilt_bytes: rebuild.map_or(0, |r| r.done),
             rebuild_bytes: rebuild.map_or(0, |r| r.total),
+            ttl: p
+                .store
+                .table()
+                .live_indexes()
+                .next()
+                .map(|(_, index)| index.ttl.to_string())
+                .unwrap_or_default(),
         })
         .collect();
     pb::GetTableStatusReply { status: wire::ok(), rows }
+}
+
+/// The word for what a replica is doing, the most pressing one first.
+fn state(p: &Partition, rebuilding: bool) -> &'static str {
+    if rebuilding {
+        "kTableLoading"
+    } else if p.quarantine.is_some() {
+        "kTableUndefined"
+    } else if p.suspended.is_some() {
+        "kTableLoading"
+    } else if p.making_now {
+        "kMakingSnapshot"
+    } else if p.paused {
+        "kSnapshotPaused"
+    } else {
+        "kTableNormal"
+    }
 }
 
 /// The followers of a partition that is led here, and how far they have acknowledged.

@@ -38,14 +38,13 @@ pub fn put(
             Vec::new()
         };
         let mut seen = [false; limits::INDEXES];
-        writer.row(
-            u16::try_from(row.dimensions.len())
-                .map_err(|_| Refusal::from(Code::InvalidDimension))?,
-        );
-        if row.dimensions.is_empty() {
+        let dimensions = || row.dimensions.iter().filter(|d| !deleted(table, d));
+        let count = u16::try_from(dimensions().count());
+        writer.row(count.map_err(|_| Refusal::from(Code::InvalidDimension))?);
+        if dimensions().next().is_none() {
             return Err(Code::InvalidDimension.into());
         }
-        for dimension in &row.dimensions {
+        for dimension in dimensions() {
             let index = check_dimension(table, dimension)?;
             // A row has one key in an index.
             match seen.get_mut(usize::from(index)) {
@@ -79,6 +78,9 @@ pub fn delete(table: &Table, request: &pb::DeleteRequest) -> Result<Bytes, Refus
     let mut writer = Writer::delete(request.session, request.seq);
     for dimension in &request.dimensions {
         let index = check_dimension(table, dimension)?;
+        if deleted(table, dimension) {
+            return Err(Code::IndexNotFound.into());
+        }
         writer.key(index, &dimension.key);
     }
     Ok(writer.finish())
@@ -105,6 +107,11 @@ fn check_id(session: u64, seq: u64) -> Result<(), Refusal> {
 
 fn too_large(what: &str, len: usize, most: usize) -> Refusal {
     Refusal::new(Code::TooLarge, format!("{what} of {len} bytes is too large: at most {most}"))
+}
+
+/// Is it of an index that was deleted? Who has not heard of that yet still gives a key for it.
+fn deleted(table: &Table, dimension: &pb::Dimension) -> bool {
+    table.indexes.get(dimension.index as usize).is_some_and(|i| i.deleted)
 }
 
 fn check_dimension(table: &Table, dimension: &pb::Dimension) -> Result<u16, Refusal> {
@@ -226,5 +233,46 @@ mod tests {
         assert_eq!(refused(&table, &request(dimensions(), "x")), failed("invalid value"));
         let nameless = row::encode(&[], &[]).unwrap();
         assert_eq!(refused(&table, &request(dimensions(), nameless)), failed("invalid value"));
+    }
+
+    #[test]
+    fn a_key_for_a_deleted_index_is_passed_over() {
+        let mut table = with_times();
+        table.indexes[1].deleted = true;
+        let times: Vec<_> = table.indexes.iter().map(|_| None).collect();
+        let row = || row::encode(&table.columns, &[Value::Varchar("a".into()), Value::Null]);
+        let both = request(vec![dimension(0, b"a"), dimension(1, b"b")], row().unwrap());
+        let body = put(&table, &times, &both).unwrap();
+        let Content::Rows(mut rows) = Entry::parse(&body).unwrap().content() else {
+            panic!("not a put")
+        };
+        let indexes: Vec<_> = rows.next().unwrap().dimensions.map(|d| d.index).collect();
+        assert_eq!(indexes, [0]);
+        let only = request(vec![dimension(1, b"b")], row().unwrap());
+        assert_eq!(refused(&table, &only).0, Code::InvalidDimension);
+        let dimensions = vec![dimension(1, b"b")];
+        let gone = pb::DeleteRequest { dimensions, ..Default::default() };
+        assert_eq!(delete(&table, &gone).unwrap_err().code, Code::IndexNotFound);
+    }
+
+    #[test]
+    fn a_row_may_have_fewer_columns_than_the_table_or_more() {
+        let mut table = with_times();
+        let values = [Value::Varchar("a".into()), Value::BigInt(7)];
+        let row = row::encode(&table.columns, &values).unwrap();
+        let before = request(vec![dimension(0, b"a")], row);
+        let added = |name: &str, not_null| stela_common::table::Column {
+            name: name.into(),
+            kind: stela_common::table::ColumnType::Int,
+            not_null,
+        };
+        table.columns.push(added("c", false));
+        let times = [None, Some(1)];
+        assert!(put(&table, &times, &before).is_ok());
+        let wide: Vec<Value> = values.into_iter().chain([Value::Int(3)]).collect();
+        let wide = row::encode(&table.columns, &wide).unwrap();
+        assert!(put(&with_times(), &times, &request(vec![dimension(0, b"a")], wide)).is_ok());
+        table.columns.push(added("d", true));
+        assert!(put(&table, &times, &before).is_err());
     }
 }

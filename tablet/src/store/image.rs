@@ -3,7 +3,7 @@
 //! **Invariants**
 //! * Loading reads indexes only, and takes nothing for granted that a checksum does not say: what is not in order is an
 //!   error.
-//! * Saving leaves out rows that have expired, and writes each value once, next to those of its key in the first index
+//! * Saving leaves out rows that have expired, unless expiry is off, and writes each value once, next to those of its key in the first index
 //!   that names it. Places of one index are in order, so that a scan reads the file forward.
 
 use std::io;
@@ -13,7 +13,7 @@ use stela_common::log::Log;
 use stela_common::table::Table;
 
 use super::list::{List, Point};
-use super::{IN_SNAPSHOT, Store, ttl};
+use super::{IN_SNAPSHOT, Store};
 use crate::snapshot::Snapshot;
 use crate::snapshot::write::Writer;
 
@@ -29,7 +29,8 @@ impl Store {
         let mut store = Self::new(table);
         let header = snapshot.header();
         // An index that the table does not have any more is nobody's; one that it has now only has no rows yet.
-        for (at, (index, section)) in store.indexes.iter_mut().zip(&header.indexes).enumerate() {
+        for (at, section) in header.indexes.iter().enumerate() {
+            let Some(index) = store.kept(at) else { continue };
             let wrong = |what: &str| snapshot.invalid(&format!("{what} (index {at})"));
             index.reserve(section.keys);
             let mut before = None;
@@ -69,7 +70,7 @@ impl Store {
             .zip(&self.table.indexes)
             .map(|(index, definition)| {
                 let keys = index.sorted().into_iter();
-                let live = |list| ttl::live(list, &definition.ttl, now);
+                let live = |list| self.live(list, &definition.ttl, now);
                 keys.map(|(key, list)| (key, list, live(list))).filter(|k| k.2 > 0).collect()
             })
             .collect();

@@ -86,6 +86,27 @@ impl Index {
         keys
     }
 
+    /// The keys of one shard that are not below `from` and that `wanted` wants: the first `count` of them, ascending.
+    #[must_use]
+    pub fn some(
+        &self,
+        shard: usize,
+        from: &[u8],
+        count: usize,
+        wanted: impl Fn(&List) -> bool,
+    ) -> Vec<(&[u8], &List)> {
+        let keys = self.shards.get(shard).into_iter().flat_map(|s| &s.keys);
+        let keys = keys.filter(|(key, list)| &***key >= from && wanted(list));
+        let mut keys: Vec<(&[u8], &List)> = keys.map(|(key, list)| (&**key, list)).collect();
+        if keys.len() > count {
+            // The whole shard need not be sorted for one page.
+            keys.select_nth_unstable_by_key(count, |(key, _)| *key);
+            keys.truncate(count);
+        }
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        keys
+    }
+
     /// Removes a key with all its rows.
     pub fn remove(&mut self, key: &[u8]) {
         let shard = &mut self.shards[shard(key)];

@@ -4,12 +4,15 @@
 //! one of them, and the value is read from the map. **Invariants**
 //! * Only committed entries are applied, in the order of their offsets, so that readers need no filter, a truncation
 //!   needs no undo, and every replica has the same rows in the same order (R28).
-//! * Time to live is looked at when rows are read; the sweep only gives memory back. A changed one holds at once.
+//! * Time to live is looked at when rows are read; the sweep only gives memory back. A changed one holds at once. While
+//!   expiry is off ([`Store::set_expires`]) rows neither expire nor go.
+//! * A deleted index keeps its place and is empty, whatever the log says of it. One that was added is empty until it is
+//!   filled.
 //! * A deletion removes what is stored under the keys of the indexes that it names, as of its place in the log.
 //!
 //! [`entry`] is the format of what is applied, [`check`] what is admitted, [`dedup`] which requests were seen,
 //! [`places`] where entries are, [`load`] what snapshot and log say at the start, [`image`] what goes into a snapshot and
-//! comes from it, [`replay`] entries that are applied once more. Called by the node, under its lock, and by whoever makes
+//! comes from it, [`replay`] entries that are applied once more, [`traverse`] all rows in pages. Called by the node, under its lock, and by whoever makes
 //! a snapshot, on a store of its own.
 
 pub mod check;
@@ -21,6 +24,7 @@ pub mod list;
 pub mod load;
 pub mod places;
 pub mod replay;
+pub mod traverse;
 pub mod ttl;
 
 use std::sync::Arc;
@@ -28,7 +32,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use entry::{Content, Entry, VALUE_HEADER};
 use index::Index;
-use list::Point;
+use list::{List, Point};
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::Offset;
 use stela_common::log::{Log, Position, RECORD_HEADER};
@@ -75,7 +79,13 @@ pub struct Store {
     snapshot: Option<Arc<Snapshot>>,
     /// Bytes of the entries that were applied.
     grown: u64,
+    /// Rows expire.
+    expires: bool,
 }
+
+/// Indexes that are not needed any more: to drop them takes a while, which nobody who holds a lock should wait for.
+#[derive(Debug, Default)]
+pub struct Freed(#[allow(dead_code)] Vec<Index>); // it is there to be dropped
 
 impl Store {
     /// Nothing yet.
@@ -87,8 +97,9 @@ impl Store {
             indexes: Vec::new(),
             snapshot: None,
             grown: 0,
+            expires: true,
         };
-        store.set_table(table);
+        drop(store.set_table(table));
         store
     }
 
@@ -98,12 +109,28 @@ impl Store {
         &self.table
     }
 
-    /// The table has changed.
-    pub fn set_table(&mut self, table: Arc<Table>) {
+    /// The table has changed: columns or indexes were added at the end, or an index was deleted. Returns what is not
+    /// needed any more.
+    pub fn set_table(&mut self, table: Arc<Table>) -> Freed {
         self.times =
             table.indexes.iter().map(|i| i.ts.as_ref().and_then(|ts| table.column(ts))).collect();
+        let mut freed = self.indexes.split_off(self.indexes.len().min(table.indexes.len()));
         self.indexes.resize_with(table.indexes.len(), Index::default);
+        let deleted = self.indexes.iter_mut().zip(&table.indexes).filter(|(_, d)| d.deleted);
+        freed.extend(deleted.map(|(index, _)| std::mem::take(index)));
         self.table = table;
+        Freed(freed)
+    }
+
+    /// Do rows expire?
+    #[must_use]
+    pub fn expires(&self) -> bool {
+        self.expires
+    }
+
+    /// Rows expire, or do not for the time being.
+    pub fn set_expires(&mut self, expires: bool) {
+        self.expires = expires;
     }
 
     /// The entry of a put, checked.
@@ -135,7 +162,7 @@ impl Store {
                     let place = at.0 + (RECORD_HEADER + row.place) as u64;
                     for dimension in row.dimensions {
                         // An index that the table does not have any more is nobody's.
-                        if let Some(index) = self.indexes.get_mut(dimension.index) {
+                        if let Some(index) = self.kept(dimension.index) {
                             index.insert(dimension.key, Point { ts: dimension.ts, place });
                         }
                     }
@@ -143,7 +170,7 @@ impl Store {
             }
             Content::Keys(keys) => {
                 for (index, key) in keys {
-                    if let Some(index) = self.indexes.get_mut(index) {
+                    if let Some(index) = self.kept(index) {
                         index.remove(key);
                     }
                 }
@@ -172,7 +199,7 @@ impl Store {
             .next()
             .filter(|p| ts == 0 || p.ts == ts)
             .ok_or(Code::KeyNotFound)?;
-        if ttl.expired(point.ts, position as u64, now) {
+        if self.expired(ttl, point.ts, position as u64, now) {
             return Err(Code::KeyNotFound.into());
         }
         Ok((point.ts, self.value(log, point)?))
@@ -202,7 +229,7 @@ impl Store {
         let mut found = Scanned { rows: Vec::new(), finished: true };
         let mut bytes = 0;
         for (position, point) in (start as u64..).zip(list.from(start)) {
-            if point.ts <= range.et || ttl.expired(point.ts, position, now) {
+            if point.ts <= range.et || self.expired(ttl, point.ts, position, now) {
                 break;
             }
             let limited = range.limit != 0 && found.rows.len() >= range.limit as usize;
@@ -230,12 +257,15 @@ impl Store {
         now: u64,
     ) -> Result<u64, Refusal> {
         let (index, ttl) = self.index(index)?;
-        let count = |list| if filter_expired { ttl::live(list, ttl, now) } else { list.len() };
+        let count = |list| if filter_expired { self.live(list, ttl, now) } else { list.len() };
         Ok(index.get(key).map_or(0, count) as u64)
     }
 
     /// Takes expired rows out of one of the [`SEG_CNT`] shards of each index.
     pub fn sweep(&mut self, shard: usize, now: u64) {
+        if !self.expires {
+            return;
+        }
         for (index, definition) in self.indexes.iter_mut().zip(&self.table.indexes) {
             if definition.ttl.abs != 0 || definition.ttl.lat != 0 {
                 index.sweep(shard, &definition.ttl, now);
@@ -243,10 +273,11 @@ impl Store {
         }
     }
 
-    /// Rows in the first index.
+    /// Rows in the first index that is not deleted.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.indexes.first().map_or(0, Index::rows)
+        let first = self.table.first_index();
+        first.and_then(|at| self.indexes.get(at)).map_or(0, Index::rows)
     }
 
     /// Bytes that the indexes take in memory.
@@ -302,11 +333,26 @@ impl Store {
         log.peek(Position(place), within).map_err(|e| e.to_string())?.ok_or_else(absent)
     }
 
+    /// How many rows of a list, from the newest on, can be seen.
+    fn live(&self, list: &List, ttl: &Ttl, now: u64) -> usize {
+        if self.expires { ttl::live(list, ttl, now) } else { list.len() }
+    }
+
+    fn expired(&self, ttl: &Ttl, ts: u64, position: u64, now: u64) -> bool {
+        self.expires && ttl.expired(ts, position, now)
+    }
+
+    /// The index into which rows go; `None`: it was deleted, or never was.
+    fn kept(&mut self, at: usize) -> Option<&mut Index> {
+        let deleted = self.table.indexes.get(at).is_none_or(|definition| definition.deleted);
+        self.indexes.get_mut(at).filter(|_| !deleted)
+    }
+
     fn index(&self, index: u32) -> Result<(&Index, &Ttl), Refusal> {
         let at = index as usize;
         self.indexes
             .get(at)
-            .zip(self.table.indexes.get(at))
+            .zip(self.table.indexes.get(at).filter(|definition| !definition.deleted))
             .map(|(index, definition)| (index, &definition.ttl))
             .ok_or_else(|| Code::IndexNotFound.into())
     }

@@ -233,7 +233,7 @@ fn expired_rows_are_not_seen_and_a_changed_ttl_holds_at_once() {
     let now = 11 * 60_000;
     let mut live = |kind, abs, lat| {
         table.indexes[0].ttl = Ttl { kind, abs, lat };
-        store.set_table(Arc::new(table.clone()));
+        drop(store.set_table(Arc::new(table.clone())));
         let seen = store
             .scan(&scene.log, 0, b"k", Range { bytes: 1 << 20, ..Range::default() }, now)
             .unwrap()
@@ -505,4 +505,152 @@ proptest! {
             prop_assert_eq!(scan(&again, &scene.log, key, 0, 0, 0), (expected, true));
         }
     }
+}
+
+/// All rows of the first index by pages of `limit`, while `meanwhile` changes the store between two pages.
+fn pages(
+    store: &mut Store,
+    log: &Log,
+    limit: usize,
+    now: u64,
+    mut meanwhile: impl FnMut(&mut Store),
+) -> Vec<(String, u64, String)> {
+    let text = |b: &Bytes| String::from_utf8_lossy(b).into_owned();
+    let (mut rows, mut cursor) = (Vec::new(), Bytes::new());
+    loop {
+        let page = store.traverse(log, 0, limit, &cursor, now).unwrap();
+        assert!(page.rows.len() <= if limit == 0 { traverse::ROWS } else { limit });
+        assert!(page.next.is_none() || !page.rows.is_empty());
+        rows.extend(page.rows.iter().map(|(key, ts, value)| (text(key), *ts, text(value))));
+        let Some(next) = page.next else { return rows };
+        cursor = next;
+        meanwhile(store);
+    }
+}
+
+#[test]
+fn every_row_is_met_once_however_long_the_pages_are() {
+    let mut scene = Scene::new();
+    for n in 0..60u64 {
+        scene.put(1, 0, &format!("k{}", n % 13), n % 4 + 1, &format!("v{n}"));
+    }
+    let mut store = scene.store(plain());
+    let all = pages(&mut store, &scene.log, 0, 0, |_| {});
+    let mut each: Vec<_> = all.iter().map(|(_, _, value)| value.clone()).collect();
+    each.sort();
+    each.dedup();
+    assert_eq!((all.len(), each.len()), (60, 60));
+    for key in all.chunk_by(|a, b| a.0 == b.0) {
+        let rows: Vec<_> = key.iter().map(|(_, ts, value)| (*ts, value.clone())).collect();
+        assert_eq!(rows, scan(&store, &scene.log, &key[0].0, 0, 0, 0).0);
+    }
+    for limit in 1..70 {
+        assert_eq!(pages(&mut store, &scene.log, limit, 0, |_| {}), all, "{limit}");
+    }
+}
+
+#[test]
+fn rows_that_come_and_go_meanwhile_neither_double_nor_hide_others() {
+    let mut scene = Scene::new();
+    for n in 0..30u64 {
+        scene.put(1, 0, &format!("k{}", n % 3), 5, &format!("v{n}"));
+    }
+    let mut store = scene.store(plain());
+    let mut later = Vec::new();
+    for n in 0..60u64 {
+        scene.put(1, 0, &format!("k{}", n % 7), 5 + n % 2, &format!("new{n}"));
+        later.push(scene.entries.last().unwrap().clone());
+    }
+    let mut later = later.into_iter();
+    let rows = pages(&mut store, &scene.log, 2, 0, |store| {
+        let (_, at, body) = later.next().unwrap();
+        store.apply(Position(at), &body).unwrap();
+    });
+    let mut seen: Vec<_> = rows.iter().map(|row| row.2.clone()).collect();
+    assert_eq!(seen.iter().filter(|v| v.starts_with('v')).count(), 30);
+    let count = seen.len();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), count);
+}
+
+#[test]
+fn a_page_is_bounded_and_shows_nothing_that_has_expired() {
+    let mut scene = Scene::new();
+    for minute in 1..=10u64 {
+        scene.put(1, 0, &format!("k{minute}"), minute * 60_000, "v");
+    }
+    let mut table = plain();
+    table.indexes[0].ttl = Ttl { kind: TtlKind::Absolute, abs: 3, lat: 0 };
+    let mut store = scene.store(table);
+    let now = 10 * 60_000;
+    assert_eq!(pages(&mut store, &scene.log, 1, now, |_| {}).len(), 3);
+    // Expiry off: all is seen, by every kind of read, and the sweep leaves it.
+    store.set_expires(false);
+    (0..SEG_CNT).for_each(|shard| store.sweep(shard, now));
+    assert_eq!(pages(&mut store, &scene.log, 4, now, |_| {}).len(), 10);
+    assert_eq!(store.count(0, b"k1", true, now), Ok(1));
+    assert!(store.get(&scene.log, 0, b"k1", 0, now).is_ok());
+    let range = Range { bytes: 1 << 20, ..Range::default() };
+    assert_eq!(store.scan(&scene.log, 0, b"k1", range, now).unwrap().rows.len(), 1);
+    store.set_expires(true);
+    (0..SEG_CNT).for_each(|shard| store.sweep(shard, now));
+    assert_eq!(store.records(), 3);
+
+    let mut scene = Scene::new();
+    for ts in 1..=30 {
+        scene.put(1, 0, "k", ts, &"x".repeat(100 << 10));
+    }
+    let page = scene.store(plain()).traverse(&scene.log, 0, 0, b"", 0).unwrap();
+    assert_eq!((page.rows.len(), page.next.is_some()), (11, true));
+    let store = scene.store(plain());
+    assert_eq!(store.traverse(&scene.log, 1, 0, b"", 0).unwrap_err().code, Code::IndexNotFound);
+    assert_eq!(store.traverse(&scene.log, 0, 0, b"x", 0).unwrap_err().code, Code::Malformed);
+}
+
+#[test]
+fn a_deleted_index_is_empty_and_keeps_its_place() {
+    let mut scene = Scene::new();
+    let two = |ts: u64| {
+        let mut writer = entry::Writer::put(0, 0, 0);
+        writer.row(2);
+        writer.dimension(0, ts, b"a");
+        writer.dimension(1, ts, b"b");
+        writer.value(b"v");
+        writer.finish()
+    };
+    scene.entry(1, 0, two(1));
+    let mut table = with_times();
+    let mut store = scene.store(table.clone());
+    let memory = store.memory();
+    table.indexes[0].deleted = true;
+    drop(store.set_table(Arc::new(table.clone())));
+    assert!(store.memory() < memory, "its memory is given back");
+    let look = |store: &Store| (store.count(0, b"a", false, 0), store.count(1, b"b", false, 0));
+    let gone = Err(Code::IndexNotFound.into());
+    assert_eq!(look(&store), (gone.clone(), Ok(1)));
+    // What is in the log, in a snapshot or comes now goes into the other one.
+    let at = scene.entry(1, 0, two(2));
+    store.apply(at, &two(2)).unwrap();
+    assert_eq!((look(&store), store.records()), ((gone.clone(), Ok(2)), 2));
+    assert_eq!(look(&scene.store(table.clone())), (gone.clone(), Ok(2)));
+    let (_dir, mut loaded) = through_a_snapshot(&scene, &store, 0);
+    assert_eq!(look(&loaded), (gone.clone(), Ok(2)));
+
+    // One that was made before the deletion has rows for it.
+    table.indexes[0].deleted = false;
+    let before = scene.store(table.clone());
+    let (_dir, before) = through_a_snapshot(&scene, &before, 0);
+    assert_eq!(look(&before), (Ok(2), Ok(2)));
+    table.indexes[0].deleted = true;
+    let snapshot = before.snapshot().unwrap().clone();
+    let from = Store::load(Arc::new(table.clone()), snapshot).unwrap();
+    assert_eq!(look(&from), (gone, Ok(2)));
+
+    // An index and a column that are added.
+    let index = table::Index { name: "third".into(), deleted: false, ..table.indexes[0].clone() };
+    table.indexes.push(index);
+    table.columns.push(Column { name: "c".into(), kind: ColumnType::Int, not_null: false });
+    drop(loaded.set_table(Arc::new(table)));
+    assert_eq!((look(&loaded).1, loaded.count(2, b"a", false, 0)), (Ok(2), Ok(0)));
 }

@@ -76,6 +76,35 @@ async fn an_acknowledged_row_is_on_both() {
 }
 
 #[tokio::test]
+async fn a_snapshot_counts_as_sent_when_the_follower_has_it() {
+    let (nameserver, _homes, [first, second]) = pair().await;
+    let mut leader = first.client().await;
+    for n in 1..=20 {
+        leader.store("k", n, "v").await;
+    }
+    let make = pb::MakeSnapshotRequest { tid: TID, pid: 0 };
+    assert_eq!(leader.0.make_snapshot(make).await.unwrap().into_inner().offset, 20);
+    let one = pb::ReplicaRequest { tid: TID, pid: 0 };
+    leader.0.pause_snapshot(one).await.unwrap();
+    let endpoint = second.endpoint.clone();
+    let send = pb::SendSnapshotRequest { tid: TID, pid: 0, endpoint, wait_ms: 0 };
+    let sent = leader.0.send_snapshot(send.clone()).await.unwrap().into_inner();
+    assert_eq!(said(&sent.status), OK);
+    // Who is away has not got it.
+    second.kill().await;
+    leader.store("k", 21, "v").await;
+    assert_eq!(nameserver.in_sync(TID, 0), [1]);
+    leader.0.recover_snapshot(one).await.unwrap();
+    assert_eq!(leader.0.make_snapshot(make).await.unwrap().into_inner().offset, 21);
+    leader.0.pause_snapshot(one).await.unwrap();
+    let soon = pb::SendSnapshotRequest { wait_ms: 100, ..send };
+    let late = leader.0.send_snapshot(soon).await.unwrap().into_inner();
+    let (code, text) = said(&late.status);
+    assert_eq!(code, Code::Behind as i32);
+    assert!(text.contains("the snapshot holds them up to 21"), "{text}");
+}
+
+#[tokio::test]
 async fn a_follower_that_was_away_catches_up() {
     let (nameserver, homes, [first, second]) = pair().await;
     let mut leader = first.client().await;

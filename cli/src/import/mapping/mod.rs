@@ -119,7 +119,9 @@ fn schema(table: &Table, columns: &Columns, wanted: &Wanted<'_>) -> Result<Field
             *field = Some(at);
         }
     };
-    let (first, mut named) = (&table.indexes[0], Vec::new());
+    let live = || table.live_indexes().map(|(_, index)| index);
+    let Some(first) = live().next() else { bail!("table {} has no index", table.name) };
+    let mut named = Vec::new();
     if let Some(key) = wanted.key {
         let [column] = first.columns.as_slice() else {
             bail!(
@@ -135,12 +137,12 @@ fn schema(table: &Table, columns: &Columns, wanted: &Wanted<'_>) -> Result<Field
         (Some(wanted), Some(ts)) => {
             put(ts, columns.find("time", wanted)?);
             named.push(ts);
-            time = (!table.indexes.iter().all(|i| i.ts.is_some()))
+            time = (!live().all(|i| i.ts.is_some()))
                 .then(|| columns.find("time", wanted))
                 .transpose()?;
         }
         (Some(wanted), None) => time = Some(columns.find("time", wanted)?),
-        (None, _) if table.indexes.iter().all(|i| i.ts.is_some()) => {}
+        (None, _) if live().all(|i| i.ts.is_some()) => {}
         (None, _) => bail!(
             "table {} takes the time of a row from no column of its own: name the file's with --time (it has {})",
             table.name,
@@ -148,8 +150,7 @@ fn schema(table: &Table, columns: &Columns, wanted: &Wanted<'_>) -> Result<Field
         ),
     }
     if let Some(value) = wanted.value {
-        let keys_and_times =
-            table.indexes.iter().flat_map(|i| i.columns.iter().chain(&i.ts)).collect::<Vec<_>>();
+        let keys_and_times = live().flat_map(|i| i.columns.iter().chain(&i.ts)).collect::<Vec<_>>();
         let mut others =
             table.columns.iter().map(|c| &c.name).filter(|name| !keys_and_times.contains(name));
         let (Some(column), None) = (others.next(), others.next()) else {

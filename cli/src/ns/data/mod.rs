@@ -1,25 +1,28 @@
-//! Rows: `put`, `get`, `scan`, `count`, `delete`. They go straight to the tablet that leads the key's partition.
+//! Rows: `put`, `get`, `scan`, `count`, `delete`, `preview`. They go straight to the tablet that leads the partition.
 
 mod count;
 mod delete;
 mod get;
+mod preview;
 mod put;
 mod scan;
 
 pub(super) use count::count;
 pub(super) use delete::delete;
 pub(super) use get::get;
+pub(super) use preview::{Limits as PreviewLimits, preview};
 pub(super) use put::put;
 pub(super) use scan::scan;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use stela_common::client::TableHandle;
 use stela_common::code::{Code, Refusal};
 use stela_common::row::RowError;
 
 use super::Session;
-use crate::print::{Answer, Cell};
+use crate::print::{Answer, Cell, Table};
 
 /// Opens a table of the selected database. `verb` is what the command calls itself, `word` what the table was called by
 /// on the line.
@@ -37,10 +40,10 @@ async fn open(
     })
 }
 
-/// The index that a word names; none: the first.
+/// The index that a word names; none: the first that is not deleted.
 fn index_of(table: &TableHandle, name: Option<&str>) -> Result<u32, Refusal> {
     match name {
-        None => Ok(0),
+        None => Ok(table.first_index()),
         Some(name) => table
             .table()
             .index(name)
@@ -87,6 +90,41 @@ fn cells(table: &TableHandle, value: &[u8]) -> Result<Vec<Cell>, RowError> {
         Value::Date(_) => Cell::text(value.text()),
     };
     Ok(table.decode(value)?.into_iter().map(cell).collect())
+}
+
+/// Rows with their keys and times, as a table. Of a table with a schema the key is among the columns, and the time, too, if
+/// an index takes it from there.
+fn shown<K: AsRef<[u8]>>(
+    table: &TableHandle,
+    rows: impl IntoIterator<Item = (K, u64, Bytes)>,
+) -> Result<Answer, Refusal> {
+    let schema = table.table().has_schema();
+    let with_time = table.table().time_from_request();
+    let mut columns = vec!["#"];
+    if schema {
+        columns.extend(with_time.then_some("ts"));
+        columns.extend(column_names(table));
+    } else {
+        columns.extend(["key", "ts", "data"]);
+    }
+    let mut shown = Table::new(&columns);
+    for (at, (key, ts, value)) in (1u64..).zip(rows) {
+        let mut row = vec![Cell::number(at)];
+        if schema {
+            row.extend(with_time.then(|| Cell::number(ts)));
+            row.extend(
+                cells(table, &value).map_err(|e| Refusal::new(Code::Malformed, e.to_string()))?,
+            );
+        } else {
+            row.extend([
+                Cell::text(String::from_utf8_lossy(key.as_ref())),
+                Cell::number(ts),
+                Cell::text(String::from_utf8_lossy(&value)),
+            ]);
+        }
+        shown.push(row);
+    }
+    Ok(Answer::table(shown))
 }
 
 /// The names of a table's columns.

@@ -5,8 +5,8 @@ use stela_common::client::{Range, ReadFrom, TableHandle};
 use stela_common::code::{Code, Refusal};
 
 use super::super::Session;
-use super::{cells, column_names, index_of, open, read_failed};
-use crate::print::{Answer, Cell, Table};
+use super::{index_of, open, read_failed, shown};
+use crate::print::Answer;
 use crate::shell::{Pairs, unsigned};
 
 const USAGE: &str = "scan format error. eg: scan table_name pk start_time end_time [limit] | scan table_name key key_name start_time end_time [limit] | scan table_name=xxx key=xxx index_name=xxx st=xxx et=xxx [limit=xxx]";
@@ -49,7 +49,8 @@ pub(crate) async fn scan(session: &Session, args: &[&str]) -> Answer {
         Ok(index) => all(session, &table, index, question.key.as_bytes(), range).await,
         Err(e) => Err(e),
     };
-    match rows.and_then(|rows| show(&table, question.key, rows)) {
+    let of_key = |(ts, value)| (question.key, ts, value);
+    match rows.and_then(|rows| shown(&table, rows.into_iter().map(of_key))) {
         Ok(answer) => answer,
         Err(e) => read_failed(&table, question.key, "scan", words, &e),
     }
@@ -145,36 +146,6 @@ fn append(rows: &mut Rows, page: Rows) {
         again -= usize::from(known);
         !known
     }));
-}
-
-fn show(table: &TableHandle, key: &str, rows: Rows) -> Result<Answer, Refusal> {
-    let schema = table.table().has_schema();
-    let with_time = table.table().time_from_request();
-    let mut columns = vec!["#"];
-    if schema {
-        columns.extend(with_time.then_some("ts"));
-        columns.extend(column_names(table));
-    } else {
-        columns.extend(["key", "ts", "data"]);
-    }
-    let mut shown = Table::new(&columns);
-    for (at, (ts, value)) in (1u64..).zip(rows) {
-        let mut row = vec![Cell::number(at)];
-        if schema {
-            row.extend(with_time.then(|| Cell::number(ts)));
-            row.extend(
-                cells(table, &value).map_err(|e| Refusal::new(Code::Malformed, e.to_string()))?,
-            );
-        } else {
-            row.extend([
-                Cell::text(key),
-                Cell::number(ts),
-                Cell::text(String::from_utf8_lossy(&value)),
-            ]);
-        }
-        shown.push(row);
-    }
-    Ok(Answer::table(shown))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use stela_common::code::{Code, Refusal};
 
 use super::*;
 
+const PID: &str = "Invalid args. pid should be uint32_t";
+
 #[tokio::test]
 async fn the_switch_and_the_commands_that_it_forbids() {
     let mut bench = bench(Layout::Classic).await;
@@ -11,27 +13,38 @@ async fn the_switch_and_the_commands_that_it_forbids() {
         format!("  key            value\n{}\n  auto_failover  {value:5}\n", "-".repeat(24))
     };
     assert_eq!(bench.say("confget").await, shown("true"));
-    let on = "auto_failover is enabled";
-    for (line, words) in [
-        ("offlineendpoint e", "failed to offline endpoint. error msg: "),
-        ("recoverendpoint e", "failed to recover endpoint. error msg: "),
-        ("recovertable t 0 e", "Fail to recover table. error msg:"),
-        ("changeleader t 0", "failed to change leader. error msg: "),
-        ("migrate a t 0 b", "failed to migrate partition. error msg: "),
-        ("updatetablealive t * e no", "Fail to update table alive. error msg: "),
-        ("settablepartition t f", "Fail to set table partition. error msg: "),
-        ("cancelop 1", "Cancel op failed, error msg: ReturnCode[301]"),
+    let changed = "change leader ok. If there are writing operations while changing a leader, it may cause data loss.";
+    let ttl = "Set ttl ok ! Note that, it will take effect after two garbage collection intervals (i.e. gc_interval).";
+    for (line, ok, words) in [
+        ("offlineendpoint e 2", "offline endpoint ok", "failed to offline endpoint. error msg: "),
+        (
+            "recoverendpoint e TRUE 2",
+            "recover endpoint ok",
+            "failed to recover endpoint. error msg: ",
+        ),
+        ("recovertable t 0 e", "recover table ok", "Fail to recover table. error msg:"),
+        ("changeleader t 0", changed, "failed to change leader. error msg: "),
+        ("changeleader t 0 auto", changed, "failed to change leader. error msg: "),
+        ("migrate a t 0 b", "partition migrate ok", "failed to migrate partition. error msg: "),
+        ("addreplica t 1-3 e", "AddReplica ok", "Fail to addreplica. error msg:"),
+        ("delreplica t 1,2 e", "DelReplica ok", "Fail to delreplica. error msg:"),
+        ("updatetablealive t * e no", "update ok", "Fail to update table alive. error msg: "),
+        ("makesnapshot t 0", "MakeSnapshot ok", "Fail to makesnapshot. error msg:"),
+        ("cancelop 1", "Cancel op ok!", "Cancel op failed, error msg: ReturnCode[301]"),
+        ("deleteop 1", "Delete op ok!", "Delete op failed, error msg: ReturnCode[301]"),
+        ("deleteop DONE", "Delete op ok!", "Delete op failed, error msg: ReturnCode[301]"),
+        ("setttl t absolute 10", ttl, "Set ttl failed! "),
+        ("deleteindex t i", "delete index ok", "Fail to delete index. error msg: "),
+        ("setsdkendpoint e null", "setsdkendpoint ok", "setsdkendpoint failed. error msg: "),
     ] {
-        bench.session.client.admin().conf_set("auto_failover", "true").await.unwrap();
-        bench.each(&[(line, &format!("{words}{on}"))]).await;
-        assert!(bench.failed);
-        bench.session.client.admin().conf_set("auto_failover", "false").await.unwrap();
-        let text = bench.say(line).await;
-        assert!(
-            text.contains("error msg") && text.contains("is not part of this version of stela"),
-            "{text}"
-        );
+        bench.fake.model.lock().refuse = None;
+        bench.each(&[(line, ok)]).await;
+        assert!(!bench.failed, "{line}");
+        bench.fake.model.lock().refuse = Some(Code::AutoFailoverEnabled.into());
+        bench.each(&[(line, &format!("{words}auto_failover is enabled"))]).await;
+        assert!(bench.failed, "{line}");
     }
+    bench.fake.model.lock().refuse = None;
     bench
         .each(&[
             ("offlineendpoint", "Bad format"),
@@ -44,13 +57,60 @@ async fn the_switch_and_the_commands_that_it_forbids() {
             ("confset other true", "failed to set other. error msg: invalid parameter"),
             ("confset auto_failover false", "set auto_failover ok"),
             ("confget other", "failed to set other. error msg: cannot found key other"),
+            ("offlineendpoint e 0", "Invalid args. concurrency should be greater than 0"),
+            ("offlineendpoint e x", "Invalid args. concurrency should be uint32_t"),
+            ("recoverendpoint", "Bad format"),
+            ("recoverendpoint e maybe", "Invalid args. need_restore should be true or false"),
+            ("recoverendpoint e true x", "Invalid args. concurrency should be uint32"),
+            ("recovertable t 1", "Bad format"),
+            ("recovertable t x e", PID),
+            ("changeleader t", "Bad format"),
+            ("changeleader t x", PID),
             (
-                "addreplica t 0 e",
-                "addreplica failed. error msg: addreplica is not part of this version of stela",
+                "migrate a t 1",
+                "Bad format. eg, migrate 127.0.0.1:9991 table1 1-10 127.0.0.1:9992",
+            ),
+            ("migrate a t 1 a", "migrate error. src_endpoint is same as des_endpoint"),
+            ("migrate a t 1-3,5 b", "pid group[1-3,5] format error"),
+            ("addreplica t 0", "Bad format"),
+            ("addreplica t 5-1 e", "has not valid pid"),
+            ("delreplica t", "Bad format"),
+            ("delreplica t a e", "pid group[a] format error"),
+            ("updatetablealive t 0 e", "Bad format"),
+            ("updatetablealive t x e maybe", "is_alive should be yes or no"),
+            ("updatetablealive t x e yes", PID),
+            ("makesnapshot t", "Bad format"),
+            ("makesnapshot t x", PID),
+            ("cancelop", "bad cancelop format, eg cancelop 1002"),
+            ("cancelop x", "Invalid args. op_id should be uint64_t"),
+            ("deleteop", "bad deleteop format, eg: deleteop 1002, deleteop doing"),
+            ("deleteop doing", "invalid args"),
+            ("deleteindex t", "Bad format\nusage: deleteindex table_name index_name"),
+            (
+                "setsdkendpoint a",
+                "Bad format for setsdkendpoint!eg. setsdkendpoint server_name sdkendpoint",
+            ),
+            ("settablepartition t", "Bad format"),
+            ("settablepartition t /no/such/file", "can not open file /no/such/file"),
+            ("gettablepartition t", "Bad format"),
+            ("gettablepartition t x", PID),
+            ("connectzk", "Fail to connect zk"),
+            ("disconnectzk", "Fail to disconnect zk"),
+            (
+                "addrepcluster a",
+                "addrepcluster format error. eg: addrepcluster zk_endpoints zk_path alias_name",
             ),
             (
-                "connectzk",
-                "connectzk failed. error msg: connectzk is not part of this version of stela",
+                "addrepcluster a b c",
+                "addrepcluster failed. error msg: replication between clusters is not supported yet",
+            ),
+            ("removerepcluster", "Bad format. eg removerepcluster dc2"),
+            ("switchmode", "Bad format"),
+            ("switchmode other", "invalid mode type"),
+            ("switchmode normal", "switchmode ok"),
+            (
+                "synctable t",
+                "Bad format for synctable! eg. synctable table_name cluster_alias [pid]",
             ),
             ("foo", "unsupported cmd"),
             ("SHOWTABLE", "unsupported cmd"),

@@ -40,8 +40,14 @@ async fn bench(layout: Layout) -> Bench {
         ..Cluster::new(vec![fake.nameserver.clone()])
     };
     let client = Client::connect(options).await.unwrap();
-    let session =
-        Session { client, leader: "NS".into(), by_list: true, db: Arc::default(), layout };
+    let session = Session {
+        client,
+        leader: "NS".into(),
+        by_list: true,
+        db: Arc::default(),
+        layout,
+        preview: PreviewLimits { default: 100, most: 1000 },
+    };
     let answers = Answers { yes: true, asked: vec![] };
     Bench { fake, session, answers, json: false, failed: false, causes: vec![] }
 }

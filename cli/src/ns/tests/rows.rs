@@ -133,6 +133,84 @@ async fn a_partition_that_nobody_leads() {
             ("scan t k 0 0", "failed to scan. error msg: cannot find healthy endpoint. pid is 0"),
             ("count t k", "failed to count. cannot not found tablet client, pid is 0"),
             ("delete t k", "failed to delete. error msg: cannot find healthy endpoint. pid is 0"),
+            ("preview t", "failed to preview. error msg: cannot find healthy endpoint. pid is 0"),
         ])
         .await;
+}
+
+#[tokio::test]
+async fn a_preview_goes_through_the_partitions_in_order() {
+    let mut bench = bench(Layout::Current).await;
+    bench.say("create t 0 4 1").await;
+    bench
+        .each(&[
+            ("preview", "preview format error. eg: preview table_name [limit]"),
+            ("preview t x", "preview error. limit should be unsigned int"),
+            ("preview t -1", "preview error. limit should be unsigned int"),
+            ("preview t 1001", "preview error. limit is greater than the max num 1000"),
+            ("preview t 0", "preview error. limit must be greater than zero"),
+            ("preview u", "preview failed! table u does not exist"),
+        ])
+        .await;
+    let header = "  #  key  ts  data\n--------------------\n";
+    assert_eq!(bench.say("preview t").await, header);
+    for (n, key) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
+        bench.say(&format!("put t {key} {n} v{n}")).await;
+        bench.say(&format!("put t {key} 9 w{n}")).await;
+    }
+    let pid = |key: &str| stela_common::route::partition_of(key.as_bytes(), 4);
+    let mut keys = ["a", "b", "c", "d", "e"];
+    keys.sort_by_key(|key| (pid(key), *key));
+    let want: Vec<String> =
+        keys.iter().flat_map(|key| [(*key).to_owned(), (*key).to_owned()]).collect();
+    for page in [0, 1, 3] {
+        bench.fake.model.lock().page = page;
+        let lines = bench.lines("preview t").await;
+        let shown: Vec<&str> =
+            lines[2..].iter().filter_map(|l| l.split_whitespace().nth(1)).collect();
+        assert_eq!(shown, want, "{page}");
+        assert_eq!(bench.lines("preview t 3").await.len(), 2 + 3);
+    }
+    bench.fake.model.lock().refuse = Some(Code::InvalidParameter.into());
+    assert_eq!(
+        bench.say("preview t").await,
+        "failed to get table info. error msg: invalid parameter\n"
+    );
+}
+
+#[tokio::test]
+async fn a_preview_of_a_table_with_a_schema_shows_its_columns() {
+    let mut bench = bench(Layout::Current).await;
+    bench.say("create t 0 1 1 card:string:index mcc:int:index").await;
+    bench.say("put t 7 c1 5").await;
+    // A column that was added since has no value in that row.
+    let added = stela_proto::common::Column {
+        name: "extra".into(),
+        r#type: stela_proto::common::ColumnType::Double.into(),
+        not_null: false,
+    };
+    bench.fake.model.lock().tables[0].table.as_mut().unwrap().columns.push(added);
+    let want =
+        "  #  ts  card  mcc  extra\n---------------------------\n  1  7   c1    5    -    \n";
+    for line in ["preview t", "preview t 1", "get t c1 0", "scan t c1 card 0 0"] {
+        assert_eq!(bench.say(line).await, want, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_index_is_not_found_and_gets_no_rows() {
+    let mut bench = bench(Layout::Current).await;
+    bench.say("create t 0 1 1 card:string:index mcc:int:index").await;
+    bench.fake.model.lock().tables[0].table.as_mut().unwrap().indexes[0].deleted = true;
+    bench
+        .each(&[
+            ("put t 7 c1 5", "Put ok"),
+            ("get t c1 card 0", "Fail to get value! error msg: idx name not found"),
+            ("scan t c1 card 0 0", "Fail to scan table. error msg: idx name not found"),
+            ("count t c1 card", "Count failed. error msg: idx name not found"),
+            ("delete t c1 card", "idx_name card does not exist"),
+            ("count t 5", "count: 1"),
+        ])
+        .await;
+    assert!(!bench.say("showschema t").await.contains(" card   card "));
 }

@@ -162,6 +162,54 @@ impl Tablet for FakeTablet {
     ) -> Result<Response<pb::CountReply>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn traverse(
+        &self,
+        _: Request<pb::TraverseRequest>,
+    ) -> Result<Response<pb::TraverseReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn table_schema(
+        &self,
+        _: Request<pb::TableSchemaRequest>,
+    ) -> Result<Response<pb::TableSchemaReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn load_table(
+        &self,
+        _: Request<pb::LoadTableRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn drop_replica(
+        &self,
+        _: Request<pb::ReplicaRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn pause_snapshot(
+        &self,
+        _: Request<pb::ReplicaRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn recover_snapshot(
+        &self,
+        _: Request<pb::ReplicaRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn send_snapshot(
+        &self,
+        _: Request<pb::SendSnapshotRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn set_expire(
+        &self,
+        _: Request<pb::SetExpireRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
     async fn get_table_status(
         &self,
         _: Request<pb::GetTableStatusRequest>,

@@ -120,6 +120,8 @@ async fn a_dead_leader_is_a_refusal_at_the_deadline_and_a_silent_one_is_doubt() 
     let put = || client.put(&table, vec![table.plain("k", "v", 1)]);
     assert!(matches!(put().await, Err(WriteError::Unknown(_))));
     drop(fake);
+    // The client may not have noticed yet, and send one more into the connection that is gone.
+    let _ = put().await;
     let began = Instant::now();
     let error = put().await.unwrap_err();
     assert!(matches!(&error, WriteError::Refused(r) if r.code == Code::RpcFailed), "{error:?}");

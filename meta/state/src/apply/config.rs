@@ -4,11 +4,12 @@
 //! is `auto_failover`, stored as `true` or `false`.
 
 use stela_common::code::{Code, Refusal};
-use stela_common::ids::NodeId;
+use stela_common::ids::{NodeId, OpId};
 
 use super::{Outcome, Step};
 use crate::command::Reply;
 use crate::object::Key;
+use crate::op::{OpKind, OpStatus};
 use crate::state::Setting;
 
 impl Step<'_> {
@@ -36,6 +37,7 @@ impl Step<'_> {
             return Err(Code::InvalidParameter.into());
         }
         if value == "true" {
+            self.end_holding();
             self.clear_holds();
         }
         self.state
@@ -43,6 +45,20 @@ impl Step<'_> {
             .insert(key.to_owned(), Setting { value, by: by.to_owned(), at: self.now });
         self.changed.insert(Key::Config(key.to_owned()));
         Ok(Reply::Done)
+    }
+
+    /// What is queued and would hold a replica back is not carried out any more (H21).
+    fn end_holding(&mut self) {
+        let open = self.state.partitions.values().flat_map(|p| &p.queue).copied();
+        let holds = |id: &OpId| {
+            self.state.ops.get(id).is_some_and(|op| {
+                op.hold || matches!(op.kind, OpKind::OfflineReplica | OpKind::UpdatePartitionStatus)
+            })
+        };
+        let holding: Vec<OpId> = open.filter(holds).collect();
+        for op in holding {
+            self.end_op(op, OpStatus::Canceled, "auto_failover was turned on");
+        }
     }
 
     /// R22: what was held back by hand, or by a restart in off mode, is the cluster's own affair again.

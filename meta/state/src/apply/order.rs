@@ -183,7 +183,7 @@ impl Step<'_> {
         let partition = self.partition(key)?;
         let runs = self.state.leader_runs(partition);
         if partition.replicas.len() < 2 && runs {
-            return Err(Code::NoFollower.into());
+            return Err(Refusal::new(Code::HasNoFollower, "no follower"));
         }
         if *candidate == Candidate::IfNobodyLeads
             && runs

@@ -6,6 +6,7 @@ mod crash;
 mod image;
 mod install;
 mod make;
+mod manual;
 mod refuse;
 mod retain;
 
