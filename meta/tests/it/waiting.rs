@@ -94,7 +94,7 @@ fn h17_after_a_power_cut_of_all_the_longest_of_those_that_are_back_leads() {
     until("it is served", || row(&cluster).serving);
     assert_eq!(row(&cluster).replicas.iter().filter(|r| r.in_sync).count(), 1);
     let ops = cluster.ask(cluster.client.admin().show_op_status("db", "", None)).unwrap().ops;
-    let word = &ops.last().unwrap().cur_task;
+    let word = &ops.last().unwrap().why;
     assert!(word.starts_with("tail may be lost: ") && word.contains(&last), "{word}");
 }
 
