@@ -43,12 +43,12 @@ struct TableLine {
 #[command(
     name = "stela ops",
     version,
-    about = "Decisions that only an operator takes",
+    about = "What only an operator decides, and work over many partitions",
     max_term_width = 100
 )]
 struct OpsLine {
     #[command(subcommand)]
-    command: admin::elect::Command,
+    command: admin::ops::Command,
 }
 
 #[derive(Parser)]
@@ -76,7 +76,7 @@ pub fn main_with(args: impl Iterator<Item = String>) -> ExitCode {
         "import" => subcommand("import", &args, |line: ImportLine| import::run(line.args)),
         "table" => subcommand("table", &args, |line: TableLine| admin::table::run(line.command)),
         "lost" => subcommand("lost", &args, |line: LostLine| admin::lost::run(line.command)),
-        "ops" => subcommand("ops", &args, |line: OpsLine| admin::elect::run(line.command)),
+        "ops" => subcommand("ops", &args, |line: OpsLine| admin::ops::run(line.command)),
         "help" => help(args.get(1).map(String::as_str)),
         word => match Role::parse(word).filter(|_| !word.starts_with('-')) {
             Some(role) => with_role(role, read(&args[1..]), USAGE),

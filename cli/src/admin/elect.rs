@@ -11,45 +11,22 @@ use stela_proto::nameserver::{CandidateRow, CandidatesReply};
 use super::{Cluster, agree, block_on, refused, split};
 use crate::print::{Answer, Cell, Part, Table};
 
-/// What is to be done.
-#[derive(clap::Subcommand, Clone, Debug)]
-pub(crate) enum Command {
-    /// Make a replica the leader although it may lack acknowledged writes
-    #[command(after_help = "\
-Only for a partition that nobody can lead any more, because every in-sync replica is gone for good. What each replica is
-known to have is shown first, and what would be lost. Whoever comes back later keeps its tail in lost+found: see
-stela lost.
-
-Example: stela ops elect --unclean db1.orders 3 10.0.0.2:9527 --nameservers 10.0.0.1:6527")]
-    Elect {
-        /// Yes, acknowledged writes may be lost
-        #[arg(long, required = true)]
-        unclean: bool,
-        /// db.table
-        table: String,
-        /// The partition
-        pid: u32,
-        /// Who is to lead
-        endpoint: String,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-        #[command(flatten)]
-        cluster: Cluster,
-    },
-}
-
 /// Runs it.
 ///
 /// # Errors
 /// What went wrong, and the cure.
-pub(crate) fn run(command: Command) -> Result<ExitCode> {
-    let Command::Elect { unclean: _, table, pid, endpoint, yes, cluster } = command;
+pub(crate) fn run(
+    table: &str,
+    pid: u32,
+    endpoint: &str,
+    yes: bool,
+    cluster: &Cluster,
+) -> Result<ExitCode> {
     block_on(async {
         let client = cluster.connect().await?;
         let admin = client.admin();
-        let (db, name) = split(&table);
-        let known = admin.candidates(db, name, pid).await.map_err(refused(&table))?;
+        let (db, name) = split(table);
+        let known = admin.candidates(db, name, pid).await.map_err(refused(table))?;
         let chosen = known.rows.iter().find(|r| r.endpoint == endpoint).with_context(|| {
             format!("{endpoint} has no replica of {table} {pid}; showtable lists the replicas")
         })?;
@@ -64,7 +41,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             bail!("nothing was changed");
         }
         admin
-            .elect(db, name, pid, &endpoint, known.version)
+            .elect(db, name, pid, endpoint, known.version)
             .await
             .map_err(refused("nobody was elected"))?;
         cluster.answer(&Answer::done(format!("{endpoint} leads {table} {pid}")))

@@ -3,8 +3,10 @@
 //! Invariants: nothing that could lose data is done before what would be lost was shown and a person, or `--yes`, agreed;
 //! what was done is said on standard output, what went wrong in one line on standard error with a status other than 0.
 
-pub(crate) mod elect;
+mod elect;
+mod jobs;
 pub(crate) mod lost;
+pub(crate) mod ops;
 pub(crate) mod table;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
