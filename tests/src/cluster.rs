@@ -452,6 +452,30 @@ impl Cluster {
         (0..self.servers.len()).filter(|at| self.servers[*at].role == role).collect()
     }
 
+    /// Runs one command of `ns_client` and answers what it printed on standard output.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn ns_client(&self, args: &[&str]) -> Result<String> {
+        let output = Command::new(std::env::current_exe()?)
+            .arg(AS_STELA)
+            .arg("--role=ns_client")
+            .arg(format!("--zk_cluster={}", self.nameservers))
+            .arg("--interactive=false")
+            .args(args)
+            .stdin(Stdio::null())
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Memory of a server that runs, KiB.
+    pub fn resident(&self, at: usize) -> Option<u64> {
+        let child = self.servers[at].child.as_ref()?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    }
+
     /// Every line in which a server says that it panicked.
     #[must_use]
     pub fn panics(&self) -> Vec<String> {

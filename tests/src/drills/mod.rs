@@ -23,6 +23,7 @@ mod few;
 mod gaps;
 mod kill_all;
 mod promise;
+mod scale;
 mod stage;
 mod switch;
 mod transcript;
@@ -101,6 +102,8 @@ pub enum Drill {
     KillAll,
     /// `confset auto_failover false` outlives all nameservers
     FailoverSwitch,
+    /// 1,000 tables, and a tablet with a third of the leaders killed
+    Scale,
     /// the operators' document as a session, compared with a golden file
     Transcript,
 }
@@ -174,6 +177,7 @@ impl Drill {
             Self::Switch => switch::run(plan).await?,
             Self::KillAll => kill_all::run(plan).await?,
             Self::FailoverSwitch => failover_switch::run(plan).await?,
+            Self::Scale => scale::run(plan).await?,
             Self::Transcript => transcript::run(plan).await?,
         };
         println!("{outcome}");
