@@ -9,6 +9,7 @@ pub mod code;
 pub mod fs;
 pub mod ids;
 pub mod log;
+pub mod point;
 pub mod route;
 pub mod row;
 pub mod table;

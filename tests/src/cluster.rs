@@ -84,6 +84,8 @@ pub struct Setup {
     pub faults: bool,
     /// So it can, and the power can be cut: every server notes what it has not synced.
     pub power: bool,
+    /// Of every nameserver.
+    pub nameserver: Extra,
     /// Of every tablet.
     pub tablet: Extra,
 }
@@ -96,6 +98,7 @@ impl Default for Setup {
             links: false,
             faults: false,
             power: false,
+            nameserver: Extra::default(),
             tablet: Extra::default(),
         }
     }
@@ -126,7 +129,8 @@ impl Cluster {
         let place = |role: Role, n: usize| {
             let port = if role == Role::Nameserver { 6527 } else { 9527 } + n;
             let name = format!("{}{n}", role.word());
-            let extra = if role == Role::Tablet { setup.tablet.clone() } else { Extra::default() };
+            let extra =
+                if role == Role::Tablet { &setup.tablet } else { &setup.nameserver }.clone();
             Server {
                 role,
                 endpoint: format!("{ip}:{port}"),
@@ -450,6 +454,21 @@ impl Cluster {
     #[must_use]
     pub fn of(&self, role: Role) -> Vec<usize> {
         (0..self.servers.len()).filter(|at| self.servers[*at].role == role).collect()
+    }
+
+    /// Has that server ended by itself, since it was started? Then it counts as down.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn reap(&mut self, at: usize) -> Result<bool> {
+        let ended = match &mut self.servers[at].child {
+            Some(child) => child.try_wait()?.is_some(),
+            None => false,
+        };
+        if ended {
+            self.servers[at].child = None;
+        }
+        Ok(ended)
     }
 
     /// Runs one command of `ns_client` and answers what it printed on standard output.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use stela_common::ids::{OpId, PartitionKey};
-use stela_common::wire;
+use stela_common::{point, wire};
 use stela_meta_state::command::Command;
 use stela_meta_state::op::{OpKind, OpStatus};
 use stela_meta_state::state::State;
@@ -18,6 +18,7 @@ use stela_proto::tablet::tablet_client::TabletClient;
 use tonic::transport::Endpoint;
 
 use super::Control;
+use super::steps::{self, When};
 
 /// A tablet that is there accepts a connection in this time.
 const CONNECT: Duration = Duration::from_millis(1500);
@@ -36,14 +37,20 @@ pub(super) fn execute(control: &Arc<Control>) {
         }
         let control = control.clone();
         tokio::spawn(async move {
+            let place = |place: &str| point::pass(|| Some(format!("kMakeSnapshotOP.{place}")));
+            place("call.before");
             let made = make_snapshot(&endpoint, key).await;
+            place("call.after");
             let (status, why) = match made {
                 Ok(()) => (OpStatus::Done, String::new()),
                 Err(why) => (OpStatus::Failed, why),
             };
             let ended = Command::EndOp { op, status, why };
             // Not proposed, or not known to be: the next pass calls again.
-            if let Err(error) = control.group.propose_batch(vec![ended]).await {
+            let steps = steps::pass(&control.group, [&ended], When::Before);
+            let ended = control.group.propose_batch(vec![ended]).await;
+            steps::pass_again(&steps, When::After);
+            if let Err(error) = ended {
                 tracing::warn!(%op, %error, "the end of a snapshot was not put on record");
             }
             control.calls.0.lock().remove(&op);

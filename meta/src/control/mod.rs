@@ -24,6 +24,7 @@ pub mod guard;
 pub mod judge;
 mod reign;
 pub mod soft;
+pub(crate) mod steps;
 pub mod tell;
 pub mod trials;
 

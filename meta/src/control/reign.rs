@@ -17,6 +17,7 @@ use stela_meta_state::object::Key;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use super::steps::{self, When};
 use super::{Control, PULSE, Reign, execute};
 use crate::group::{Leadership, ProposeError};
 
@@ -185,8 +186,10 @@ async fn carry_out(control: &Control, mut commands: &[Command]) -> Result<(), Un
     let mut most = BATCH;
     while !commands.is_empty() {
         let (some, rest) = commands.split_at(most.min(commands.len()));
+        let steps = steps::pass(&control.group, some, When::Before);
         match control.group.propose_batch(some.to_vec()).await {
             Ok((replies, index)) => {
+                steps::pass_again(&steps, When::After);
                 report(control, some, &replies, index);
                 commands = rest;
             }

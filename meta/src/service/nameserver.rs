@@ -28,6 +28,7 @@ use super::forward::Forward;
 use super::orders::Ordered;
 use super::{manual, orders, show};
 use crate::control::Control;
+use crate::control::steps::{self, When};
 use crate::group::Group;
 
 /// Databases that OpenMLDB's tools name: they can be used and are never listed.
@@ -94,7 +95,9 @@ impl Answers {
     ) -> pb::WriteReply {
         let request =
             request.filter(|r| r.client != 0).map(|r| RequestId { client: r.client, seq: r.seq });
+        let steps = steps::pass(&self.group, [&command], When::Before);
         let outcome = self.group.propose(command, request).await.map_err(Refusal::from);
+        steps::pass_again(&steps, When::After);
         written(outcome.and_then(|(reply, index)| match reply.refusal() {
             Some(refusal) => Err(refusal),
             None => Ok((reply, index)),

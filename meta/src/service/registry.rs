@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::control::steps::{self, When};
 use crate::control::{Control, attend};
 use crate::group::Group;
 
@@ -137,7 +138,11 @@ impl Registry for Desk {
         if !removed.is_empty() {
             self.control.settle(&removed).await;
         }
-        let reply = match self.group.propose(Command::ChangeInSync(change), None).await {
+        let change = Command::ChangeInSync(change);
+        let steps = steps::pass(&self.group, [&change], When::Before);
+        let proposed = self.group.propose(change, None).await;
+        steps::pass_again(&steps, When::After);
+        let reply = match proposed {
             Ok((reply, _)) => reply,
             Err(e) => return Ok(Response::new(unknown(&e.into()))),
         };

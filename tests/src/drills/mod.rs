@@ -7,6 +7,7 @@ mod d12;
 mod d13;
 mod d14;
 mod d15;
+mod d17;
 mod d18;
 mod d2;
 mod d20;
@@ -80,6 +81,9 @@ pub enum Drill {
     /// one server's clock is wrong
     #[value(name = "D15")]
     D15,
+    /// a nameserver killed between every two steps of every operation
+    #[value(name = "D17")]
+    D17,
     /// auto_failover on and off all the time
     #[value(name = "D18")]
     D18,
@@ -168,6 +172,7 @@ impl Drill {
             Self::D13 => d13::run(plan).await?,
             Self::D14 => d14::run(plan).await?,
             Self::D15 => d15::run(plan).await?,
+            Self::D17 => d17::run(plan).await?,
             Self::D18 => d18::run(plan).await?,
             Self::D20 => d20::run(plan).await?,
             Self::D21 => d21::run(plan).await?,

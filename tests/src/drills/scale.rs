@@ -110,8 +110,7 @@ async fn await_served(client: &Client, partitions: usize, limit: Duration) -> Re
     let begun = Instant::now();
     loop {
         let shown = client.admin().show_table(DB, "", false).await?;
-        let serving =
-            shown.tables.iter().flat_map(|t| &t.partitions).filter(|p| p.serving).count();
+        let serving = shown.tables.iter().flat_map(|t| &t.partitions).filter(|p| p.serving).count();
         if serving == partitions {
             return Ok(begun.elapsed());
         }

@@ -10,6 +10,7 @@ use stela_common::fs;
 
 use super::disk::FaultyDisk;
 use super::plan::{Clock, Ordered, seen_file, undo_dir};
+use super::points;
 
 /// The environment's name of the file that says what is wrong. Nothing but this binary's own servers reads it.
 pub const ENVIRONMENT: &str = "STELA_TESTS_FAULTS";
@@ -23,6 +24,7 @@ const STROBE: Duration = Duration::from_millis(100);
 /// # Errors
 /// The file is there and says nothing that makes sense.
 pub fn begin() -> Result<()> {
+    points::begin();
     let Some(control) = std::env::var_os(ENVIRONMENT).map(PathBuf::from) else { return Ok(()) };
     let undo = undo_dir(&control);
     let disk = Arc::new(FaultyDisk::new(fs::exists(&undo).then_some(undo.as_path()))?);
