@@ -1,5 +1,6 @@
 //! The drills: real processes, real faults, and a verdict with figures.
 
+mod appendix;
 mod d1;
 mod d10;
 mod d11;
@@ -9,6 +10,7 @@ mod d14;
 mod d15;
 mod d17;
 mod d18;
+mod d19;
 mod d2;
 mod d20;
 mod d21;
@@ -87,6 +89,9 @@ pub enum Drill {
     /// auto_failover on and off all the time
     #[value(name = "D18")]
     D18,
+    /// the operators' commands at random
+    #[value(name = "D19")]
+    D19,
     /// kills while snapshots are made and the log is given back
     #[value(name = "D20")]
     D20,
@@ -106,6 +111,8 @@ pub enum Drill {
     KillAll,
     /// `confset auto_failover false` outlives all nameservers
     FailoverSwitch,
+    /// appendix D of the nameserver's description, item by item; --rounds N runs item N only
+    Appendix,
     /// 1,000 tables, and a tablet with a third of the leaders killed
     Scale,
     /// the operators' document as a session, compared with a golden file
@@ -174,6 +181,7 @@ impl Drill {
             Self::D15 => d15::run(plan).await?,
             Self::D17 => d17::run(plan).await?,
             Self::D18 => d18::run(plan).await?,
+            Self::D19 => d19::run(plan).await?,
             Self::D20 => d20::run(plan).await?,
             Self::D21 => d21::run(plan).await?,
             Self::D23 => d23::run(plan).await?,
@@ -182,6 +190,7 @@ impl Drill {
             Self::Switch => switch::run(plan).await?,
             Self::KillAll => kill_all::run(plan).await?,
             Self::FailoverSwitch => failover_switch::run(plan).await?,
+            Self::Appendix => appendix::run(plan).await?,
             Self::Scale => scale::run(plan).await?,
             Self::Transcript => transcript::run(plan).await?,
         };

@@ -52,6 +52,9 @@ pub enum Flow {
 /// How often a proxy looks whether its server listens.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// How many bytes have arrived on each link.
+type Carried = Mutex<BTreeMap<(Party, Party), u64>>;
+
 /// The state of all links: those that are not in it pass.
 type Links = BTreeMap<(Party, Party), Flow>;
 
@@ -64,6 +67,7 @@ pub struct Net {
 
 struct Shared {
     links: watch::Sender<Arc<Links>>,
+    carried: Arc<Carried>,
     /// Processes of servers.
     pids: Mutex<BTreeMap<usize, u32>>,
     /// Where clients of a group come from.
@@ -93,6 +97,7 @@ impl Net {
         })?;
         let shared = Shared {
             links: watch::Sender::new(Arc::default()),
+            carried: Arc::default(),
             pids: Mutex::default(),
             sources: Mutex::default(),
             doors: Mutex::default(),
@@ -144,6 +149,15 @@ impl Net {
     /// Every link passes again.
     pub fn heal(&self) {
         self.shared.links.send_replace(Arc::default());
+    }
+
+    /// How many bytes have arrived at that server from other servers.
+    pub fn received(&self, server: usize) -> u64 {
+        let carried = self.shared.carried.lock();
+        let to = |(from, to): &(Party, Party)| {
+            matches!(from, Party::Server(_)) && *to == Party::Server(server)
+        };
+        carried.iter().filter(|(link, _)| to(link)).map(|(_, bytes)| bytes).sum()
     }
 }
 
@@ -199,7 +213,7 @@ async fn connect(
         return reset(&near);
     }
     match TcpStream::connect(real).await {
-        Ok(far) => pump::both(near, far, (from, to), links).await,
+        Ok(far) => pump::both(near, far, (from, to), links, shared.carried.clone()).await,
         Err(_) => reset(&near),
     }
 }

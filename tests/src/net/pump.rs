@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 
-use super::{Flow, Links, Party, flow, reset};
+use super::{Carried, Flow, Links, Party, flow, reset};
 
 /// Pieces under way on a link that is late.
 const UNDER_WAY: usize = 256;
@@ -23,6 +23,7 @@ struct Way {
     from: Party,
     to: Party,
     links: watch::Receiver<Arc<Links>>,
+    carried: Arc<Carried>,
 }
 
 /// The link was cut.
@@ -56,9 +57,10 @@ pub(super) async fn both(
     far: TcpStream,
     (from, to): (Party, Party),
     links: watch::Receiver<Arc<Links>>,
+    carried: Arc<Carried>,
 ) {
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
-    let way = |from, to| Way { from, to, links: links.clone() };
+    let way = |from, to| Way { from, to, links: links.clone(), carried: carried.clone() };
     let (up, down) = (way(from, to), way(to, from));
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
@@ -98,6 +100,7 @@ async fn one(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: Way) {
             if way.passes().await.is_err() || to.write_all(&piece).await.is_err() {
                 return reset(to.as_ref());
             }
+            *way.carried.lock().entry((way.from, way.to)).or_default() += piece.len() as u64;
         }
         // The end arrives like any byte.
         if way.passes().await.is_ok() {
