@@ -1,5 +1,6 @@
-//! The section "Downtime and Recovery" of the operators' document as a session in a terminal, down to `showtable` after
-//! the failover, compared with a golden file; then the same commands through a pipe.
+//! The section "Downtime and Recovery" of the operators' document as two sessions in a terminal, compared with golden
+//! files: in automatic mode down to `showtable` after the failover, then the same commands through a pipe; and in manual
+//! mode to the end, with the one-click recovery and the manual data recovery after all replicas were down.
 //!
 //! What differs from run to run is masked: endpoints become letters in the order in which they appear, and the columns
 //! that hold ids, ages, times and counts become `*`. Blanks are counted as one, since widths follow the endpoints. The ops
@@ -11,13 +12,16 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use stela_common::client::Client;
+use stela_proto::nameserver::PartitionRow;
 
 use super::{Outcome, Plan};
-use crate::cluster::{AS_STELA, Cluster, Setup};
+use crate::cluster::{AS_STELA, Cluster, Role, Setup};
 use crate::terminal::Terminal;
 use crate::workload::{await_whole, create_table};
 
 const GOLDEN: &str = include_str!("../../golden/downtime_and_recovery.txt");
+const MANUAL: &str = include_str!("../../golden/manual_mode.txt");
 /// Columns whose cells are masked.
 const MASKED: [&str; 10] = [
     "tid",
@@ -93,17 +97,174 @@ pub(super) async fn run(_: Plan) -> Result<Outcome> {
         .map(|l| format!("{l}\n"))
         .collect::<String>();
     kept &= same("through a pipe", &got, &want);
+    cluster.launch(at)?;
+    cluster.await_ready(at).await?;
+    await_whole(&client, Duration::from_secs(30)).await?;
+    kept &= manual_mode(&mut cluster, &client).await?;
     ensure!(cluster.panics().is_empty(), "a server panicked: {:?}", cluster.panics());
     Ok(if kept { Outcome::Pass } else { Outcome::Fail })
 }
 
+/// The document in manual mode, command by command.
+async fn manual_mode(cluster: &mut Cluster, client: &Client) -> Result<bool> {
+    let leader = |partition: &PartitionRow| {
+        let leader = partition.replicas.iter().find(|r| r.leader && r.alive);
+        leader.map(|r| r.endpoint.clone()).unwrap_or_default()
+    };
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args([AS_STELA, "--role=ns_client"]);
+    command.arg(format!("--zk_cluster={}", cluster.nameservers()));
+    let mut terminal = Terminal::start(command)?;
+    terminal.until_prompt()?;
+    let mut text = String::new();
+    let mut say = |line: String, text: &mut String| -> Result<()> {
+        terminal.type_line(&line)?;
+        text.push_str(&terminal.until_prompt()?);
+        Ok(())
+    };
+    say("use drill".into(), &mut text)?;
+    // Operations so far are the other session's.
+    client.admin().delete_ops("done", "").await?;
+    let before = partitions(client).await?;
+    let (victim, follower) = (leader(&before[0]), leader(&before[1]));
+    ensure!(victim != follower, "one tablet leads both partitions");
+    say("confset auto_failover false".into(), &mut text)?;
+
+    aside(&mut text, "# a node fails");
+    let at = cluster.find(&victim).context("a tablet that is not ours")?;
+    cluster.kill(at)?;
+    await_that(client, "the other partition goes on without it", |p| {
+        p[1].serving && p[1].replicas.iter().all(|r| r.in_sync != (r.endpoint == victim))
+    })
+    .await?;
+    say("showtablet".into(), &mut text)?;
+    say(format!("offlineendpoint {victim}"), &mut text)?;
+    await_ops(client).await?;
+    await_that(client, "both are led", |p| p.iter().all(|p| p.serving)).await?;
+    say("showtable".into(), &mut text)?;
+    say("changeleader flow 0".into(), &mut text)?;
+    say(format!("recoverendpoint {victim}"), &mut text)?;
+
+    aside(&mut text, "# the node has recovered");
+    cluster.launch(at)?;
+    cluster.await_ready(at).await?;
+    say("showtablet".into(), &mut text)?;
+    say(format!("recoverendpoint {victim}"), &mut text)?;
+    await_ops(client).await?;
+    await_whole(client, Duration::from_secs(30)).await?;
+    say("showopstatus".into(), &mut text)?;
+    say("showtable".into(), &mut text)?;
+    say(format!("recovertable flow 0 {victim}"), &mut text)?;
+
+    aside(&mut text, "# one-click recovery");
+    restart_tablets(cluster).await?;
+    say("showtable".into(), &mut text)?;
+    let output = Command::new(std::env::current_exe()?)
+        .args([AS_STELA, "ops", "recoverdata", "--wait", "--nameservers", cluster.nameservers()])
+        .stderr(Stdio::null())
+        .output()?;
+    let finished = output.status.success();
+    aside(
+        &mut text,
+        &format!("$ ops recoverdata --wait\nstatus {}", output.status.code().unwrap_or(-1)),
+    );
+    say("showtable".into(), &mut text)?;
+    say("confget auto_failover".into(), &mut text)?;
+
+    aside(&mut text, "# manual data recovery");
+    restart_tablets(cluster).await?;
+    say("showtable flow".into(), &mut text)?;
+    let tablets: Vec<String> = before[0].replicas.iter().map(|r| r.endpoint.clone()).collect();
+    for tablet in &tablets {
+        say(format!("updatetablealive flow * {tablet} no"), &mut text)?;
+    }
+    let tid = client.table("drill", "flow").await?.tid();
+    for (pid, leader) in [(0, &tablets[1]), (1, &tablets[2])] {
+        for line in
+            [format!("loadtable flow {tid} {pid} 144000 8"), format!("gettablestatus {tid} {pid}")]
+        {
+            let shown = line.replace(&format!(" {tid} "), " TID ");
+            let printed = tablet_client(leader, &line)?;
+            aside(&mut text, &format!("$ client {leader} {shown}\n{}", printed.trim_end()));
+        }
+        say(format!("updatetablealive flow {pid} {leader} yes"), &mut text)?;
+        for other in tablets.iter().filter(|t| *t != leader) {
+            say(format!("recovertable flow {pid} {other}"), &mut text)?;
+        }
+    }
+    await_ops(client).await?;
+    await_whole(client, Duration::from_secs(30)).await?;
+    say("showtable flow".into(), &mut text)?;
+    say("confset auto_failover true".into(), &mut text)?;
+    let got = mask(&text, &mut BTreeMap::new());
+    Ok(same("in manual mode", &got, MANUAL) && finished)
+}
+
+/// Lines that do not come from the terminal, before its prompt.
+fn aside(text: &mut String, lines: &str) {
+    let prompt = text.rfind('\n').map_or(0, |at| at + 1);
+    text.insert_str(prompt, &format!("{lines}\n"));
+}
+
+async fn partitions(client: &Client) -> Result<Vec<PartitionRow>> {
+    let shown = client.admin().show_table("drill", "flow", false).await?;
+    Ok(shown.tables.into_iter().flat_map(|t| t.partitions).collect())
+}
+
+async fn await_that(
+    client: &Client,
+    what: &str,
+    holds: impl Fn(&[PartitionRow]) -> bool,
+) -> Result<()> {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let partitions = partitions(client).await?;
+        if holds(&partitions) {
+            return Ok(());
+        }
+        ensure!(
+            std::time::Instant::now() < deadline,
+            "it does not come true that {what}: {partitions:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn await_ops(client: &Client) -> Result<()> {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let ops = client.admin().show_op_status("", "", None).await?.ops;
+        let Some(op) = ops.iter().find(|op| op.end_time == 0) else { return Ok(()) };
+        ensure!(std::time::Instant::now() < deadline, "{op:?} does not end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// All at once, as after a power cut.
+async fn restart_tablets(cluster: &mut Cluster) -> Result<()> {
+    for at in cluster.of(Role::Tablet) {
+        cluster.kill(at)?;
+    }
+    cluster.launch_all().await
+}
+
+/// A command of the tablet's client, in the layout that the document shows.
+fn tablet_client(endpoint: &str, line: &str) -> Result<String> {
+    let output = Command::new(std::env::current_exe()?)
+        .args([AS_STELA, "--role=client", "--interactive=false", "--layout=classic"])
+        .arg(format!("--endpoint={endpoint}"))
+        .arg(format!("--cmd={line}"))
+        .output()?;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// Waits until the tablet is judged offline and none of its partitions is without a serving leader.
-async fn await_failover(client: &stela_common::client::Client, victim: &str) -> Result<()> {
+async fn await_failover(client: &Client, victim: &str) -> Result<()> {
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
     loop {
         let shown = client.admin().show_table("drill", "flow", false).await?;
         let partitions: Vec<_> = shown.tables.iter().flat_map(|t| &t.partitions).collect();
-        let done = |p: &&stela_proto::nameserver::PartitionRow| {
+        let done = |p: &&PartitionRow| {
             p.serving && p.replicas.iter().all(|r| r.alive == (r.endpoint != victim))
         };
         if !partitions.is_empty() && partitions.iter().all(done) {
