@@ -70,6 +70,8 @@ codes! {
     IndexExists = 141, "index has already exist!";
     /// An index that has to stay.
     IndexIsNeeded = 142, "index is primary key";
+    /// An index cannot be added: the text says why.
+    AddIndexFailed = 143, "add index failed.";
     /// A server that is not there, or is not healthy.
     ServerNotFound = 155, "server_name does not exist or offline";
     /// Another server has that address.

@@ -104,6 +104,39 @@ impl Answers {
         }))
     }
 
+    /// Rows that are there would not be found by a new index: they say nothing of it, and some belong to other partitions.
+    /// Until they are brought into it, an index comes to an empty table only.
+    async fn may_add_index(
+        &self,
+        table: Option<pb::TableName>,
+        index: &str,
+    ) -> Result<(), Refusal> {
+        let pb::TableName { db, name, tid } = table.unwrap_or_default();
+        let all_databases = name.is_empty();
+        let request = pb::ShowTableRequest { db, name: name.clone(), all_databases };
+        let shown = self.tables(Request::new(request)).await?.tables;
+        let meant = |t: &&pb::TableRow| {
+            let table = t.table.as_ref();
+            !name.is_empty() || table.is_some_and(|t| t.tid == tid)
+        };
+        let indexes = shown.iter().filter(meant).filter_map(|t| t.table.as_ref());
+        if indexes.flat_map(|t| &t.indexes).any(|i| i.name == index && !i.deleted) {
+            return Err(Code::IndexExists.into());
+        }
+        let mut replicas = shown
+            .iter()
+            .filter(meant)
+            .flat_map(|t| &t.partitions)
+            .flat_map(|p| p.replicas.iter().filter(|r| r.leader && r.alive || r.offset > 0));
+        match replicas.find(|r| !r.known || r.offset > 0) {
+            None => Ok(()),
+            Some(_) => Err(Refusal::new(
+                Code::AddIndexFailed,
+                "add index failed. msg the table has rows, which it would not find: make a table with the index, and write them there",
+            )),
+        }
+    }
+
     async fn tablets(&self) -> Result<pb::ShowTabletReply, Refusal> {
         self.group.linearizable().await?;
         let now = wall_ms();
@@ -398,10 +431,26 @@ impl Nameserver for Answers {
         make_snapshot(PartitionRequest) = Ordered::order;
         cancel_op(OpRequest) = Ordered::order;
         delete_op(DeleteOpRequest) = Ordered::order;
-        alter_table(AlterTableRequest) = Ordered::order;
         set_sdk_endpoint(SetSdkEndpointRequest) = Ordered::order;
         start_job(StartJobRequest) = Ordered::order;
         cancel_job(JobRequest) = Ordered::order;
+    }
+
+    async fn alter_table(
+        &self,
+        request: Request<pb::AlterTableRequest>,
+    ) -> Result<Response<pb::WriteReply>, Status> {
+        let request = request.into_inner();
+        if let Some(pb::alter_table_request::Change::AddIndex(index)) = &request.change
+            && let Err(refusal) = self.may_add_index(request.table.clone(), &index.name).await
+        {
+            return Ok(Response::new(written(Err(refusal))));
+        }
+        let id = request.request;
+        Ok(Response::new(match request.order() {
+            Ok(order) => self.write(Command::Order(order), id).await,
+            Err(refusal) => written(Err(refusal)),
+        }))
     }
 
     async fn show_jobs(

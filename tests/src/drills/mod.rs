@@ -24,6 +24,7 @@ mod d8;
 mod failover_switch;
 mod few;
 mod gaps;
+mod golden;
 mod kill_all;
 mod promise;
 mod scale;
@@ -115,6 +116,8 @@ pub enum Drill {
     Appendix,
     /// 1,000 tables, and a tablet with a third of the leaders killed
     Scale,
+    /// every command of both clients, each success and each error, compared with golden files
+    Golden,
     /// the operators' document as a session, compared with a golden file
     Transcript,
 }
@@ -192,6 +195,7 @@ impl Drill {
             Self::FailoverSwitch => failover_switch::run(plan).await?,
             Self::Appendix => appendix::run(plan).await?,
             Self::Scale => scale::run(plan).await?,
+            Self::Golden => golden::run(plan).await?,
             Self::Transcript => transcript::run(plan).await?,
         };
         println!("{outcome}");
