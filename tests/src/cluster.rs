@@ -55,6 +55,8 @@ pub struct Server {
     pub extra: Extra,
     /// Its directory.
     pub dir: PathBuf,
+    /// What it is started as; `None`: this very program.
+    pub program: Option<PathBuf>,
     listen: String,
     control: PathBuf,
     output: PathBuf,
@@ -137,6 +139,7 @@ impl Cluster {
                 extra,
                 listen: format!("{ip}:{}", if setup.links { port + BEHIND } else { port }),
                 dir: root.path().join(&name),
+                program: None,
                 control: root.path().join(format!("{name}.faults")),
                 output: root.path().join(format!("{name}.log")),
                 child: None,
@@ -239,9 +242,15 @@ impl Cluster {
         ensure!(server.child.is_none(), "{} runs already", server.endpoint);
         server.ready_lines = server.count_ready();
         let output = fs::open_append(&server.output)?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = match &server.program {
+            Some(program) => Command::new(program),
+            None => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg(AS_STELA);
+                command
+            }
+        };
         command
-            .arg(AS_STELA)
             .arg(format!("--role={}", server.role.word()))
             .arg(format!("--endpoint={}", server.endpoint))
             .arg(format!("--nameservers={nameservers}"))

@@ -8,6 +8,7 @@ mod d12;
 mod d13;
 mod d14;
 mod d15;
+mod d16;
 mod d17;
 mod d18;
 mod d19;
@@ -84,6 +85,9 @@ pub enum Drill {
     /// one server's clock is wrong
     #[value(name = "D15")]
     D15,
+    /// rolling restart, and rolling upgrade to the version that STELA_OTHER names and back
+    #[value(name = "D16")]
+    D16,
     /// a nameserver killed between every two steps of every operation
     #[value(name = "D17")]
     D17,
@@ -182,6 +186,7 @@ impl Drill {
             Self::D13 => d13::run(plan).await?,
             Self::D14 => d14::run(plan).await?,
             Self::D15 => d15::run(plan).await?,
+            Self::D16 => d16::run(plan).await?,
             Self::D17 => d17::run(plan).await?,
             Self::D18 => d18::run(plan).await?,
             Self::D19 => d19::run(plan).await?,

@@ -44,12 +44,15 @@ impl Tally {
     /// The longest time between two acknowledgements of one partition, begun after `from` and before `to`.
     #[must_use]
     pub fn longest_pause(&self, from: Instant, to: Instant) -> Duration {
-        self.times
-            .values()
-            .flat_map(|times| times.windows(2))
-            .filter(|w| w[1] > from && w[0] < to)
-            .map(|w| w[1] - w[0])
-            .max()
-            .unwrap_or_default()
+        let pauses = self.times.keys().map(|place| self.longest_pause_of(*place, from, to));
+        pauses.max().unwrap_or_default()
+    }
+
+    /// The same of that partition.
+    #[must_use]
+    pub fn longest_pause_of(&self, place: Place, from: Instant, to: Instant) -> Duration {
+        let times = self.times.get(&place).into_iter().flat_map(|times| times.windows(2));
+        let pauses = times.filter(|w| w[1] > from && w[0] < to).map(|w| w[1] - w[0]);
+        pauses.max().unwrap_or_default()
     }
 }
