@@ -25,10 +25,12 @@ for ((round = 1; round <= rounds; round++)); do
     began=$(now)
     kill_server "${order[0]}"
     back_after "$began" "kill -9 of ${order[0]}"
+    await_written
     ((took <= one)) || one=$took
     began=$(now)
     kill_server "${order[1]}"
     back_after "$began" "kill -9 of ${order[1]}, the second of three"
+    await_written
     ((took <= two)) || two=$took
     kill_server "${order[2]}"
     is_error 'scan t probe1 0 0'
@@ -38,6 +40,7 @@ for ((round = 1; round <= rounds; round++)); do
     start "${tablets[@]}"
     await 60 'a whole table without a command' is_whole
     back_after "$began" 'the start of all three'
+    await_written
     ((took <= back)) || back=$took
 done
 check

@@ -225,7 +225,7 @@ fn what_is_wrong_is_said_with_its_cure() {
 
     // Tablets with data and no nameserver that knows of it: no second cluster is founded.
     for port in 6527..6530 {
-        fs::remove_dir_all(&place.path(&format!("nameserver{port}"))).unwrap();
+        fs::remove_dir_all(place.path(&format!("nameserver{port}"))).unwrap();
     }
     place.refuses(&mut start(&place), &["all empty, but tablets have data"]);
 }
