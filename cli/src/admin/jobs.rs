@@ -91,8 +91,7 @@ async fn wait(admin: &Admin, id: u64, cluster: &Cluster) -> Result<ExitCode> {
             }
             return cluster.answer(&answer);
         }
-        let now =
-            format!("{}: {} left, {} done, {} failed", job.kind, job.left, job.done, job.failed);
+        let now = format!("{}: {} done, {} failed; {}", job.kind, job.done, job.failed, job.why);
         if now != said {
             eprintln!("{now}");
             said = now;

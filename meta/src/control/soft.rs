@@ -315,6 +315,12 @@ impl Soft {
         plan::remaining(state, &self.observed, job)
     }
 
+    /// What a job that goes on waits for, in words.
+    #[must_use]
+    pub fn waits_for(&self, state: &State, job: &Job) -> String {
+        plan::waits_for(state, &self.observed, job)
+    }
+
     /// Bars whom these commands are directed against: those judged offline, and the leaders that are to be replaced.
     pub fn bar(&mut self, state: &State, commands: &[Command]) {
         self.barred.extend(commands.iter().filter_map(|command| match command {

@@ -86,7 +86,10 @@ impl Answers {
                     true => 0,
                     false => u32::try_from(soft.remaining(state, job)).unwrap_or(u32::MAX),
                 },
-                why: job.why.clone(),
+                why: match job.status.is_final() {
+                    true => job.why.clone(),
+                    false => soft.waits_for(state, job),
+                },
             });
             pb::ShowJobsReply { status: wire::ok(), jobs: rows.collect() }
         }))

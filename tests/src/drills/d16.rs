@@ -1,9 +1,9 @@
 //! D16: rolling restart of every server under load, and rolling upgrade to another version and back.
 //!
-//! First every server is stopped and started, one after the other, each tablet after its leaderships were moved away
-//! (`pre-upgrade`), which come back afterwards (`post-upgrade`). Then, if `STELA_OTHER` names the binary of another version,
-//! every server is stopped and started as that, and then as this one again; without moves, since both versions have to
-//! understand what is decided meanwhile.
+//! Every server is stopped and started, one after the other, each tablet after its leaderships were moved away
+//! (`pre-upgrade`), which come back afterwards (`post-upgrade`). If `STELA_OTHER` names the binary of another version, every
+//! server is stopped and started as that, then as this one, and so once more: up, down and up again. Leaderships are not moved
+//! before a stop then, since both versions have to understand what is decided meanwhile.
 //!
 //! Pass: nothing lost, no client sees an error after its own retries, and at each server 99 of 100 partitions stand still
 //! for less than 1 s.
@@ -32,14 +32,18 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
     }
     let rounds = plan.rounds.unwrap_or(usize::MAX);
     let mut worst: Vec<(String, Duration)> = Vec::new();
-    let mut phases = vec![("restarted", None, true)];
-    match other {
-        Some(other) => phases.extend([
-            ("upgraded to the other version", Some(other), false),
-            ("brought back", None, false),
-        ]),
-        None => println!("{OTHER} names no other version: a rolling restart only"),
-    }
+    let phases = match other {
+        Some(other) => vec![
+            ("taken to the other version", Some(other.clone()), false),
+            ("upgraded to this one", None, false),
+            ("taken back", Some(other), false),
+            ("upgraded again", None, false),
+        ],
+        None => {
+            println!("{OTHER} names no other version: a rolling restart only");
+            vec![("restarted", None, true)]
+        }
+    };
     for (phase, program, moves) in phases {
         let servers: Vec<usize> = stage
             .cluster

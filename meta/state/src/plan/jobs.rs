@@ -26,6 +26,12 @@ pub fn remaining(state: &State, observed: &super::Observed, job: &Job) -> usize 
     Pass::new(state, observed).remaining(job)
 }
 
+/// What a job that goes on waits for, in words.
+#[must_use]
+pub fn waits_for(state: &State, observed: &super::Observed, job: &Job) -> String {
+    Pass::new(state, observed).why_not(job)
+}
+
 /// A piece of work of one operation.
 fn work(kind: OpKind, key: PartitionKey, tablet: TabletId, to: Option<TabletId>) -> Work {
     Work { kind, key, tablet, to }
@@ -179,9 +185,15 @@ impl Pass<'_> {
             JobKind::RecoverData => {
                 let why = super::obstacles(self.state, self.observed);
                 let leaderless = why.len();
-                let first = why.into_iter().next().map(|(key, why)| format!(": {key} {why}"));
+                let first = why.into_iter().next().map(|(key, why)| format!(" ({key} {why})"));
+                let away = self.state.tablets.iter().filter(|(_, t)| !t.healthy);
+                let away: Vec<&str> = away.map(|(_, t)| t.endpoint.as_str()).collect();
+                let away = match away.is_empty() {
+                    true => String::new(),
+                    false => format!("; offline: {}", away.join(", ")),
+                };
                 format!(
-                    "{left} replicas are not in sync, {leaderless} partitions have no leader{}",
+                    "{left} replicas are not in sync, {leaderless} partitions have no leader{}{away}",
                     first.unwrap_or_default()
                 )
             }
