@@ -87,3 +87,33 @@ fn the_switch_outlives_all_nameservers() {
 fn the_document_is_a_session() {
     drill(&["transcript"]);
 }
+
+#[test]
+fn every_command_answers_as_the_golden_sessions_have_it() {
+    drill(&["golden"]);
+}
+
+#[test]
+fn the_acceptance_tests_of_the_reference() {
+    drill(&["appendix"]);
+}
+
+#[test]
+fn an_operation_outlives_the_nameserver_at_any_step() {
+    drill(&["D17", "--rounds", "12"]);
+}
+
+#[test]
+fn operators_may_do_what_they_like() {
+    drill(&["D19", "--seconds", "15"]);
+}
+
+#[test]
+fn servers_restart_in_turn_and_nobody_notices() {
+    drill(&["D16", "--rounds", "4"]);
+}
+
+#[test]
+fn many_tables_and_a_dead_tablet() {
+    drill(&["scale", "--rounds", "100"]);
+}

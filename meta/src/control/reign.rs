@@ -14,6 +14,7 @@ use stela_common::clock::Millis;
 use stela_common::ids::NodeId;
 use stela_meta_state::command::{Command, Elect, Reply};
 use stela_meta_state::object::Key;
+use stela_meta_state::op::OpStatus;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
@@ -226,6 +227,12 @@ fn report(control: &Control, commands: &[Command], replies: &[Reply], index: u64
             }
             (Command::Elect(e), None) => {
                 tracing::info!(index, partition = %e.key, leader = control.endpoint_of(e.leader), "elected");
+            }
+            (Command::EndOp { op, status: OpStatus::Failed, why }, None) => {
+                tracing::warn!(index, %op, why, "an operation has failed");
+            }
+            (Command::EndJob { job, status, why }, None) => {
+                tracing::info!(index, %job, status = status.word(), why, "a job has ended");
             }
             (Command::EndSwitch { key, why, .. }, None) => {
                 tracing::warn!(index, partition = %key, why, "a planned switch was given up");

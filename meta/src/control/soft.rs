@@ -60,8 +60,8 @@ pub struct Soft {
     barred: BTreeSet<TabletId>,
     /// Operations that go on, and since when they are known here.
     ops: BTreeMap<OpId, Millis>,
-    /// Jobs that go on: how much was left when that last changed, and when it did.
-    jobs: BTreeMap<JobId, (usize, Millis)>,
+    /// Jobs that go on: how far they had come when that last changed, and when it did.
+    jobs: BTreeMap<JobId, ((usize, u32), Millis)>,
     drains: Vec<Drain>,
     timing: Timing,
 }
@@ -283,14 +283,11 @@ impl Soft {
     /// Which jobs stand still. Answers when one may next.
     fn watch_jobs(&mut self, state: &State, now: Millis) -> Option<Millis> {
         self.observed.standing.clear();
-        let going: BTreeMap<JobId, usize> = state
+        let going: BTreeMap<JobId, (usize, u32)> = state
             .jobs
             .iter()
             .filter(|(_, job)| !job.status.is_final())
-            .map(|(id, job)| {
-                let ended = (job.done + job.failed) as usize;
-                (*id, plan::remaining(state, &self.observed, job).wrapping_add(ended << 32))
-            })
+            .map(|(id, job)| (*id, plan::progress(state, &self.observed, job)))
             .collect();
         self.jobs.retain(|id, _| going.contains_key(id));
         let mut next = None;

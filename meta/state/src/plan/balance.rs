@@ -66,16 +66,27 @@ impl<'a> Balance<'a> {
         self.tablets.iter().copied().min_by_key(|t| (by(*t), *t))
     }
 
-    /// About how many moves are still missing until all is even.
-    pub(super) fn moves_left(&self) -> usize {
-        let mut rest = Balance {
-            state: self.state,
-            tablets: self.tablets.clone(),
-            holders: self.holders.clone(),
-            replicas: self.replicas.clone(),
-            leaders: self.leaders.clone(),
-        };
-        rest.moves(&BTreeSet::new(), usize::MAX).len()
+    /// How many moves are still missing until all is even. Leaders count when the replicas are even, and as long as one
+    /// can be moved: who leads has to have a replica.
+    pub(super) fn moves_left(&mut self) -> usize {
+        match self.uneven(|t| self.load(t)) {
+            0 if self.next_leader(&BTreeSet::new()).is_some() => {
+                // The one that was just found counts as moved.
+                1 + self.uneven(|t| self.led(t))
+            }
+            0 => 0,
+            moves => moves,
+        }
+    }
+
+    /// How many have to move until no tablet has two more than another.
+    fn uneven(&self, by: impl Fn(TabletId) -> usize) -> usize {
+        let counts: Vec<usize> = self.tablets.iter().map(|t| by(*t)).collect();
+        let (sum, tablets) = (counts.iter().sum::<usize>(), counts.len().max(1));
+        let (least, most) = (sum / tablets, sum.div_ceil(tablets));
+        let over: usize = counts.iter().map(|count| count.saturating_sub(most)).sum();
+        let under: usize = counts.iter().map(|count| least.saturating_sub(*count)).sum();
+        over.max(under)
     }
 
     /// The next moves of partitions that are free, as many as there is room for.

@@ -20,10 +20,21 @@ const AT_A_TIME: usize = 8;
 /// A job of which more operations than this fail, and more than succeed, is given up.
 const FAILURES: u32 = 20;
 
-/// How much of a job is left to do, for progress and for noticing that it stands still.
+/// How much of a job is left to do.
 #[must_use]
 pub fn remaining(state: &State, observed: &super::Observed, job: &Job) -> usize {
     Pass::new(state, observed).remaining(job)
+}
+
+/// Something that changes whenever a job comes further, for noticing that it stands still.
+#[must_use]
+pub fn progress(state: &State, observed: &super::Observed, job: &Job) -> (usize, u32) {
+    let left = match job.kind {
+        JobKind::RecoverData => remaining(state, observed, job),
+        // It comes further by operations only.
+        _ => 0,
+    };
+    (left, job.done + job.failed)
 }
 
 /// What a job that goes on waits for, in words.

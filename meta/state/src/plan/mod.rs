@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 
 use stela_common::ids::{PartitionKey, TabletId};
 
-pub use self::jobs::{remaining, waits_for};
+pub use self::jobs::{progress, remaining, waits_for};
 pub use self::observed::{Observed, PassedOver, Report, Seen};
 pub use self::switch::{Drain, drains};
 pub use self::wait::{logs, obstacles};
