@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::flags::{self, Flags, Parsed, Role};
-use crate::{USAGE, VERSION, admin, demo, fail, import, ns, say, server, tablet};
+use crate::{USAGE, VERSION, admin, demo, fail, import, ns, say, server, sql, tablet};
 
 #[derive(Parser)]
 #[command(
@@ -103,16 +103,16 @@ fn with_flags(parsed: Parsed) -> ExitCode {
         None => match (parsed.error, word) {
             (Some(error), _) => fail(&error.to_string(), USAGE),
             (None, "") => fail(
-                "no --role is given: name one of nameserver, tablet, ns_client, client, or use a command (stela --help)",
+                "no --role is given: name one of nameserver, tablet, ns_client, client, sql_client, or use a command (stela --help)",
                 USAGE,
             ),
-            (None, word @ ("sql_client" | "apiserver")) => fail(
-                &format!("Invalid role: {word}; Stela has no SQL: use --role=ns_client"),
+            (None, word @ "apiserver") => fail(
+                &format!("Invalid role: {word}; Stela has no server for SQL: use --role=ns_client"),
                 USAGE,
             ),
             (None, word) => fail(
                 &format!(
-                    "Invalid role: {word}; it is one of nameserver, tablet, ns_client, client"
+                    "Invalid role: {word}; it is one of nameserver, tablet, ns_client, client, sql_client"
                 ),
                 USAGE,
             ),
@@ -151,6 +151,7 @@ fn start(role: Role, flags: &Flags, usage: u8) -> ExitCode {
         Role::Tablet => server::tablet(flags),
         Role::NsClient => ns::main(flags, usage),
         Role::Client => tablet::main(flags, usage),
+        Role::SqlClient => sql::main(flags, usage),
     }
 }
 

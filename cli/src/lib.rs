@@ -1,15 +1,15 @@
-//! The command line of Stela: one binary that is nameserver, tablet, the two clients of operators, demo and import.
+//! The command line of Stela: one binary that is nameserver, tablet, the clients of operators, demo and import.
 //!
 //! ```text
 //! invocation --> flags --> server (nameserver, tablet)
-//!            |         \-> ns, tablet: the commands --> answers --> print
+//!            |         \-> ns, tablet, sql: the commands --> answers --> print
 //!            |                  ^--- shell: prompt, pipe or --cmd
 //!            \-> demo, import
 //! ```
 //!
 //! Invariants:
 //! * Servers and the subcommands of Stela say what is wrong in one line on standard error, `stela: cause; cure`, and
-//!   exit with a status other than 0: 2 for wrong usage, 1 else. The two clients keep OpenMLDB's texts and its status,
+//!   exit with a status other than 0: 2 for wrong usage, 1 else. The clients keep OpenMLDB's texts and its status,
 //!   0 for whatever a command answers, unless `--strict-exit` is given.
 //! * A command makes an answer, a value; only `print` makes text of it.
 
@@ -26,6 +26,7 @@ mod print;
 mod schema;
 mod server;
 mod shell;
+mod sql;
 mod tablet;
 
 use std::io::Write as _;

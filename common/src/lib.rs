@@ -7,6 +7,7 @@ pub mod client;
 pub mod clock;
 pub mod code;
 pub mod fs;
+pub mod http;
 pub mod ids;
 pub mod log;
 pub mod point;

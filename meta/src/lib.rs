@@ -5,13 +5,14 @@
 //!   library and sled.
 //! * [`founding`]: how an empty directory becomes a member. [`run`](mod@run): from a directory to a nameserver that serves.
 //! * [`group`]: what all others see of it.
-//! * [`probe`]: the handshake with a tablet's port. [`control`]: what the nameserver that leads does about the tablets. [`service`]: what clients and tablets ask.
+//! * [`probe`]: the handshake with a tablet's port. [`control`]: what the nameserver that leads does about the tablets. [`service`]: what clients and tablets ask; [`http`]: what tools post as JSON.
 
 pub mod config;
 pub mod control;
 pub mod error;
 pub mod founding;
 pub mod group;
+pub mod http;
 pub mod identity;
 pub mod probe;
 pub mod raft;

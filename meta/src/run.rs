@@ -4,7 +4,7 @@
 //! settings, whose directory it is and its formats, the cluster of the others, the port, the lock of the directory.
 //!
 //! **Invariants**
-//! * One listener carries everything: the group's own messages and what clients and tablets ask.
+//! * One listener carries everything: the group's own messages and what clients, tablets and HTTP tools ask.
 //! * Whatever ends by itself that must not (the library, a sync, the server) ends the process with an error.
 //! * It says that it is ready when it is a member and has shown once that it sees all that the group has acknowledged.
 
@@ -27,6 +27,7 @@ use crate::control::Control;
 use crate::error::StartError;
 use crate::founding;
 use crate::group::Group;
+use crate::http;
 use crate::identity::{self, Identity};
 use crate::raft::seat::{LOG, Seat};
 use crate::raft::{self, snapshot};
@@ -50,8 +51,10 @@ pub async fn run(
     let own = config.clone();
     run_with(config, stop, ready, move |group, routes| {
         let control = Control::start(group.clone(), &own);
-        routes.add_service(service::nameserver(group.clone(), control.clone()));
+        let answers = service::answers(group.clone(), control.clone());
+        routes.add_service(service::nameserver(answers.clone()));
         routes.add_service(service::registry(group.clone(), control));
+        stela_common::http::attach(routes, http::router(answers, own.endpoint.clone()));
     })
     .await
 }
@@ -166,6 +169,8 @@ async fn serve(
     let Listening { listener, address, routes } = listening;
     let (drain, draining) = oneshot::channel::<()>();
     let server = Server::builder()
+        // Operators' tools post JSON to this port; what a connection speaks is told by its first bytes.
+        .accept_http1(true)
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .add_routes(routes.routes())

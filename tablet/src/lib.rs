@@ -9,13 +9,14 @@
 //! * [`replicate`]: the streams between tablets. [`heartbeat`]: the stream to the leading nameserver;
 //!   [`registry`]: carrying out what it says; [`report`]: what it is told.
 //! * [`transfer`]: snapshots from a leader to a copy that its log cannot bring up to date.
-//! * [`store`]: index, time to live, request ids. [`lost`]: tails that were set aside. [`service`]: gRPC.
-//!   [`chores`]: what time passing asks for.
+//! * [`store`]: index, time to live, request ids. [`lost`]: tails that were set aside. [`service`]: gRPC;
+//!   [`http`]: JSON on the same port. [`chores`]: what time passing asks for.
 
 pub mod chores;
 pub mod config;
 pub mod disk;
 pub mod heartbeat;
+pub mod http;
 pub mod lost;
 pub mod node;
 pub mod outbox;

@@ -22,6 +22,7 @@ use stela_replica::message::Write;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 
@@ -29,6 +30,7 @@ use crate::chores;
 use crate::config::Config;
 use crate::disk::{FORMAT, Files, Identity};
 use crate::heartbeat::{self, Outcast};
+use crate::http;
 use crate::node::{Inner, Node};
 use crate::partition::Partition;
 use crate::replicate;
@@ -370,13 +372,17 @@ async fn serve(
 ) -> Result<(), Ended> {
     let inbox = Arc::new(Inbox::default());
     let service = Service::new(node.clone(), inbox.clone());
+    let mut routes = Routes::builder();
+    routes.add_service(service.tablet()).add_service(service.replication());
+    stela_common::http::attach(&mut routes, http::router(service));
     let server = Server::builder()
+        // Operators' tools post JSON to this port; what a connection speaks is told by its first bytes.
+        .accept_http1(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .max_frame_size(1 << 20)
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .add_service(service.tablet())
-        .add_service(service.replication())
+        .add_routes(routes.routes())
         .serve_with_incoming_shutdown(
             // The builder's own option only holds for listeners that it makes itself.
             TcpIncoming::from(listener).with_nodelay(Some(true)),

@@ -499,7 +499,7 @@ impl Cluster {
     /// Memory of a server that runs, KiB.
     pub fn resident(&self, at: usize) -> Option<u64> {
         let child = self.servers[at].child.as_ref()?;
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
         line.split_whitespace().nth(1)?.parse().ok()
     }

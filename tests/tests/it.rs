@@ -117,3 +117,8 @@ fn servers_restart_in_turn_and_nobody_notices() {
 fn many_tables_and_a_dead_tablet() {
     drill(&["scale", "--rounds", "100"]);
 }
+
+#[test]
+fn the_operations_tool_works_call_by_call() {
+    drill(&["tool"]);
+}

@@ -154,7 +154,7 @@ fn a_cluster_is_started_stopped_and_recovered() {
     let mut recovery = place.command("recoverdata.sh");
     let mut recovery = recovery.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(recovery.stderr.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.contains(" left, ")), "it had nothing to wait for");
+    assert!(lines.any(|line| line.contains("not in sync")), "it had nothing to wait for");
     kill_process(Pid::from_child(&recovery), Signal::TERM).unwrap();
     assert!(lines.any(|line| line.contains(" ops show ") && line.contains(" --wait ")));
     assert_eq!(recovery.wait().unwrap().code(), Some(130));

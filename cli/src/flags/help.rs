@@ -17,6 +17,7 @@ Commands:
   tablet       run a tablet                          (--role=tablet)
   ns-client    commands for a cluster                (--role=ns_client)
   client       commands for one tablet               (--role=client)
+  sql-client   show table status, and nothing else   (--role=sql_client)
   table        the options of a table: ack, sync, min_insync, read
   ops          an unclean election, when nobody else is left
   lost         tails that were set aside: list, show, insert again
@@ -85,6 +86,9 @@ fn about(role: Role) -> &'static str {
         Role::Client => {
             "Commands for one tablet. Without --cmd they are read from a prompt, or line by line from a pipe."
         }
+        Role::SqlClient => {
+            "The one statement of SQL that operators' tools ask for: show table status [like '<database>'];"
+        }
     }
 }
 
@@ -106,6 +110,9 @@ fn examples(role: Role) -> &'static str {
         Role::Client => "\
   stela client --endpoint=127.0.0.1:9527
   stela client --endpoint=127.0.0.1:9527 --interactive=false --cmd='gettablestatus 1 0'
+",
+        Role::SqlClient => "\
+  stela sql-client --nameservers=127.0.0.1:6527 --interactive=false --cmd=\"show table status like 'db%';\"
 ",
     }
 }

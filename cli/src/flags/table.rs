@@ -13,12 +13,14 @@ pub(crate) enum Role {
     NsClient,
     /// The client of one tablet.
     Client,
+    /// The client that knows one statement of SQL.
+    SqlClient,
 }
 
 impl Role {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Nameserver, Self::Tablet, Self::NsClient, Self::Client];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Nameserver, Self::Tablet, Self::NsClient, Self::Client, Self::SqlClient];
 
     /// Its word in `--role=`.
     pub(crate) fn word(self) -> &'static str {
@@ -27,12 +29,17 @@ impl Role {
             Self::Tablet => "tablet",
             Self::NsClient => "ns_client",
             Self::Client => "client",
+            Self::SqlClient => "sql_client",
         }
     }
 
     /// Its subcommand.
     pub(crate) fn command(self) -> &'static str {
-        if self == Self::NsClient { "ns-client" } else { self.word() }
+        match self {
+            Self::NsClient => "ns-client",
+            Self::SqlClient => "sql-client",
+            _ => self.word(),
+        }
     }
 
     /// The role of that word or subcommand.
@@ -40,9 +47,9 @@ impl Role {
         Self::ALL.into_iter().find(|r| r.word() == word || r.command() == word)
     }
 
-    /// Is it one of the two clients, whose exit status scripts know?
+    /// Is it one of the clients, whose exit status scripts know?
     pub(crate) fn is_client(self) -> bool {
-        matches!(self, Self::NsClient | Self::Client)
+        matches!(self, Self::NsClient | Self::Client | Self::SqlClient)
     }
 }
 
@@ -105,7 +112,11 @@ pub(crate) struct Flag {
 
 const ALL: &[Role] = &Role::ALL;
 const SERVERS: &[Role] = &[Role::Nameserver, Role::Tablet];
-const CLIENTS: &[Role] = &[Role::NsClient, Role::Client];
+const CLIENTS: &[Role] = &[Role::NsClient, Role::Client, Role::SqlClient];
+/// They look for the leading nameserver.
+const SEEKERS: &[Role] = &[Role::NsClient, Role::SqlClient];
+/// They have a list of nameservers.
+const MEMBERS: &[Role] = &[Role::Nameserver, Role::Tablet, Role::NsClient, Role::SqlClient];
 const NS_CLIENT: &[Role] = &[Role::NsClient];
 
 const fn flag(
@@ -120,7 +131,13 @@ const fn flag(
 
 /// The flags, in the order in which help shows them.
 pub(crate) const FLAGS: &[Flag] = &[
-    flag("role", Kind::Text, "", ALL, "what to start: nameserver, tablet, ns_client or client"),
+    flag(
+        "role",
+        Kind::Text,
+        "",
+        ALL,
+        "what to start: nameserver, tablet, ns_client, client or sql_client",
+    ),
     flag(
         "endpoint",
         Kind::Text,
@@ -139,30 +156,24 @@ pub(crate) const FLAGS: &[Flag] = &[
         "nameservers",
         Kind::Text,
         "",
-        &[Role::Nameserver, Role::Tablet, Role::NsClient],
+        MEMBERS,
         "all nameservers of the cluster, as ip:port,ip:port,ip:port",
     ),
     flag(
         "zk_cluster",
         Kind::Text,
         "",
-        NS_CLIENT,
+        SEEKERS,
         "the same, under the name that scripts for OpenMLDB use; servers ignore it",
     ),
     flag(
         "cluster",
         Kind::Text,
         "",
-        &[Role::Nameserver, Role::Tablet, Role::NsClient],
+        MEMBERS,
         "the cluster's name (servers: openmldb if not given; clients: the one that answers)",
     ),
-    flag(
-        "zk_root_path",
-        Kind::Text,
-        "",
-        &[Role::Nameserver, Role::Tablet, Role::NsClient],
-        "/x is the same as --cluster=x",
-    ),
+    flag("zk_root_path", Kind::Text, "", MEMBERS, "/x is the same as --cluster=x"),
     flag(
         "db_root_path",
         Kind::Text,
@@ -274,7 +285,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "zk_session_timeout",
         Kind::Number,
         "2000",
-        NS_CLIENT,
+        SEEKERS,
         "ms to wait for a leading nameserver at the start",
     ),
     flag(

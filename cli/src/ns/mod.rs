@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use stela_common::client::{Client, ConnectError, Options as Cluster};
+use tokio::runtime::Runtime;
 
 use self::data::PreviewLimits;
 use crate::flags::Flags;
@@ -57,18 +58,31 @@ impl Session {
     }
 }
 
-/// Runs the client. `usage`: the status for wrong flags.
-pub(crate) fn main(flags: &Flags, usage: u8) -> ExitCode {
-    let options = Options::new(flags);
+/// A cluster that answers.
+pub(crate) struct Reached {
+    /// On which everything runs.
+    pub(crate) runtime: Runtime,
+    /// Connected.
+    pub(crate) client: Client,
+    /// The leading nameserver, or the endpoint that was given.
+    leader: String,
+    by_list: bool,
+}
+
+/// Connects to the cluster that the flags name. `usage`: the status for wrong flags.
+///
+/// # Errors
+/// The status of the process; what is wrong has been said.
+pub(crate) fn reach(flags: &Flags, options: &Options, usage: u8) -> Result<Reached, ExitCode> {
     let cluster = match flags.cluster() {
         Ok(cluster) => cluster.map(Into::into),
-        Err(error) => return fail(&error.to_string(), usage),
+        Err(error) => return Err(fail(&error.to_string(), usage)),
     };
     if options.command.is_none() && !options.interactive && std::io::stdin().is_terminal() {
-        return fail(
+        return Err(fail(
             "--interactive=false without a command; give one as --cmd='...', or pipe commands in",
             usage,
-        );
+        ));
     }
     if options.command.is_none() && !options.style.json {
         say(&format!("Welcome to openmldb with version {VERSION}-stela\n"));
@@ -78,18 +92,26 @@ pub(crate) fn main(flags: &Flags, usage: u8) -> ExitCode {
     let by_list = list.is_some();
     let nameservers = list.unwrap_or_else(|| flags.list("endpoint"));
     if nameservers.is_empty() {
-        return shell::start_failed(&options, "Start failed! not set endpoint or zk_cluster", None);
+        let text = "Start failed! not set endpoint or zk_cluster";
+        return Err(shell::start_failed(options, text, None));
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => return fail(&format!("cannot start: {e}; see ulimit -n"), 1),
-    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| fail(&format!("cannot start: {e}; see ulimit -n"), 1))?;
     let patience = Duration::from_millis(flags.number("zk_session_timeout"));
     let timeout = Duration::from_millis(flags.number("request_timeout_ms"));
     let found = find(Cluster { cluster, timeout, ..Cluster::new(nameservers) }, by_list, patience);
-    let (client, leader) = match runtime.block_on(Box::pin(found)) {
-        Ok(found) => found,
-        Err((text, cause)) => return shell::start_failed(&options, text, Some(&cause)),
+    let found = runtime.block_on(Box::pin(found));
+    let failed = |(text, cause): (_, String)| shell::start_failed(options, text, Some(&cause));
+    let (client, leader) = found.map_err(failed)?;
+    Ok(Reached { runtime, client, leader, by_list })
+}
+
+/// Runs the client. `usage`: the status for wrong flags.
+pub(crate) fn main(flags: &Flags, usage: u8) -> ExitCode {
+    let options = Options::new(flags);
+    let Reached { runtime, client, leader, by_list } = match reach(flags, &options, usage) {
+        Ok(reached) => reached,
+        Err(status) => return status,
     };
     if by_list && !options.style.json {
         say(&format!("ns leader: {leader}\n"));

@@ -62,7 +62,7 @@ fn roles_and_commands() {
         2,
         &["Invalid role: bogus", "nameserver, tablet, ns_client, client"],
     );
-    refused(&run(&["--role=sql_client"]), 2, &["Invalid role: sql_client", "no SQL"]);
+    refused(&run(&["--role=apiserver"]), 2, &["Invalid role: apiserver", "ns_client"]);
     refused(&run(&["bogus"]), 2, &["unknown command 'bogus'", "stela --help"]);
     refused(&run(&["--endpoint=127.0.0.1:1"]), 2, &["no --role is given"]);
     let nothing = run(&[]);

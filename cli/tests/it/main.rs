@@ -5,5 +5,6 @@
 
 mod bad_input;
 mod clients;
+mod http;
 mod process;
 mod servers;

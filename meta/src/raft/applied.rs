@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -33,6 +33,8 @@ use super::types::{LogId, StoredMembership};
 use crate::error::StartError;
 
 const DIR: &str = "applied";
+/// A database that was dropped in this process lets go of its lock within this.
+const LETS_GO: Duration = Duration::from_secs(10);
 const META: &[u8] = b"m";
 const PIECE: usize = 3 << 10;
 /// Batches that may wait; beyond, the copy is made again from the state when there is time.
@@ -140,8 +142,22 @@ pub fn open(
     Ok((db, None))
 }
 
+/// Opens it, once whoever had it open has let go: a database that was dropped in this process keeps its lock until the last
+/// of its threads is done. Another process cannot have it, as the directory is locked.
 fn sled_open(path: &Path) -> sled::Result<sled::Db> {
-    sled::Config::new().path(path).flush_every_ms(None).cache_capacity(16 << 20).open()
+    let config = sled::Config::new().path(path).flush_every_ms(None).cache_capacity(16 << 20);
+    let deadline = Instant::now() + LETS_GO;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(e))
+                if e.to_string().contains("could not acquire lock")
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// D5: made aside, every file and directory synced, then renamed.
@@ -448,4 +464,27 @@ fn decode_meta(bytes: &[u8]) -> Result<(Option<LogId>, StoredMembership, u64), S
     let hash = u64::from_str_radix(&meta.id, 16).map_err(|e| e.to_string())?;
     let meta = codec::snapshot_meta_of(&meta).map_err(|e| e.to_string())?;
     Ok((meta.last_log_id, meta.last_membership, hash))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A first start failed now and then on a busy machine: the database that had been made aside still held its lock.
+    #[test]
+    fn a_database_that_is_still_being_closed_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let held = sled_open(&path).unwrap();
+        let (about_to_open, wait) = sync_channel(1);
+        let closing = std::thread::spawn(move || {
+            wait.recv().unwrap();
+            // The other one has met the lock by now, or meets none.
+            std::thread::sleep(Duration::from_millis(100));
+            drop(held);
+        });
+        about_to_open.send(()).unwrap();
+        sled_open(&path).unwrap();
+        closing.join().unwrap();
+    }
 }

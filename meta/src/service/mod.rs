@@ -27,10 +27,16 @@ const FROM_CLIENTS: usize = limits::REQUEST;
 /// The longest message of a tablet: an inventory of a hundred thousand replicas and more.
 const FROM_TABLETS: usize = 64 << 20;
 
+/// What clients are answered, over gRPC and over HTTP.
+#[must_use]
+pub fn answers(group: Group, control: Arc<Control>) -> Arc<Answers> {
+    Arc::new(Answers::new(group, control))
+}
+
 /// The service that clients use.
 #[must_use]
-pub fn nameserver(group: Group, control: Arc<Control>) -> NameserverServer<Answers> {
-    NameserverServer::new(Answers::new(group, control)).max_decoding_message_size(FROM_CLIENTS)
+pub fn nameserver(answers: Arc<Answers>) -> NameserverServer<Answers> {
+    NameserverServer::from_arc(answers).max_decoding_message_size(FROM_CLIENTS)
 }
 
 /// The service that tablets use.

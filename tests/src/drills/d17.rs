@@ -101,7 +101,7 @@ pub(super) async fn run(plan: Plan) -> Result<Outcome> {
         bench.settled().await?;
         if points::is_armed(&bench.points, name) {
             missed.push(name.clone());
-            std::fs::remove_file(bench.points.join(name))?;
+            fs::remove_file(bench.points.join(name))?;
         }
         println!("{act:?} killed at {name}: as it should be {:.1?} later", begun.elapsed());
     }
@@ -368,7 +368,6 @@ fn names(dir: &std::path::Path) -> Result<Vec<String>> {
     if !fs::exists(dir) {
         return Ok(Vec::new());
     }
-    let entries = std::fs::read_dir(dir)?;
-    let names = entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
-    names.collect()
+    let name = |path: PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    Ok(fs::read_dir(dir)?.into_iter().filter_map(name).collect())
 }

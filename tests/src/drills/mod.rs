@@ -31,6 +31,7 @@ mod promise;
 mod scale;
 mod stage;
 mod switch;
+mod tool;
 mod transcript;
 
 use std::time::Duration;
@@ -122,6 +123,8 @@ pub enum Drill {
     Scale,
     /// every command of both clients, each success and each error, compared with golden files
     Golden,
+    /// every call of the operations tool that OpenMLDB ships
+    Tool,
     /// the operators' document as a session, compared with a golden file
     Transcript,
 }
@@ -201,6 +204,7 @@ impl Drill {
             Self::Appendix => appendix::run(plan).await?,
             Self::Scale => scale::run(plan).await?,
             Self::Golden => golden::run(plan).await?,
+            Self::Tool => tool::run(plan).await?,
             Self::Transcript => transcript::run(plan).await?,
         };
         println!("{outcome}");

@@ -23,7 +23,7 @@ pub(super) fn begin() {
             let _ = fs::append_line(dir.join("passed"), name);
         }
         // Only one of all processes finds the file, so only one ends.
-        if std::fs::remove_file(dir.join(name)).is_ok() {
+        if fs::remove_file(dir.join(name)).is_ok() {
             let _ = kill_process(getpid(), Signal::KILL);
             loop {
                 std::thread::park();

@@ -1,6 +1,7 @@
 //! Servers come back, and take their place again by themselves.
 
 use anyhow::{Context as _, Result, ensure};
+use stela_common::fs;
 
 use super::bench::Bench;
 use crate::cluster::Role;
@@ -169,7 +170,7 @@ pub async fn a_missing_directory_is_never_loaded_as_empty(b: &mut Bench) -> Resu
     b.cluster.kill(at)?;
     let dir = b.cluster.servers[at].dir.join("tables");
     let aside = b.cluster.servers[at].dir.with_extension("aside");
-    std::fs::rename(&b.cluster.servers[at].dir, &aside)?;
+    fs::rename(&b.cluster.servers[at].dir, &aside)?;
     ensure!(!dir.exists(), "the directory is still there");
     b.put("t", 10).await?;
     b.start_again(&victim).await?;
@@ -181,8 +182,8 @@ pub async fn a_missing_directory_is_never_loaded_as_empty(b: &mut Bench) -> Resu
         })
         .await?;
         b.cluster.kill(at)?;
-        std::fs::remove_dir_all(&b.cluster.servers[at].dir)?;
-        std::fs::rename(&aside, &b.cluster.servers[at].dir)?;
+        fs::remove_dir_all(&b.cluster.servers[at].dir)?;
+        fs::rename(&aside, &b.cluster.servers[at].dir)?;
         b.start_again(&victim).await?;
     }
     let took = b.whole().await?;
