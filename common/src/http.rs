@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
@@ -47,15 +47,20 @@ pub fn attach(routes: &mut RoutesBuilder, own: Router) {
 /// # Errors
 /// It is too long, or does not arrive, or is not what it should be.
 pub async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Rejected> {
-    let body = tokio::time::timeout(PATIENCE, to_bytes(request.into_body(), LONGEST));
     let reject = |status, code, text: String| Err((status, Refusal::new(code, text)));
-    match body.await {
+    let long = || {
+        let text = format!("the body is longer than {LONGEST} bytes, or was cut off");
+        reject(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, text)
+    };
+    let body = request.into_body();
+    // Who says that it will be too long need not send it.
+    if body.size_hint().lower() > LONGEST as u64 {
+        return long();
+    }
+    match tokio::time::timeout(PATIENCE, to_bytes(body, LONGEST)).await {
         Ok(Ok(bytes)) => parse(&bytes).map_err(|r| (StatusCode::BAD_REQUEST, r)),
         // The limit is the only error that is not the connection's; of one that is broken nobody reads the answer.
-        Ok(Err(_)) => {
-            let text = format!("the body is longer than {LONGEST} bytes, or was cut off");
-            reject(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, text)
-        }
+        Ok(Err(_)) => long(),
         Err(_) => {
             let text = format!("the body has not arrived within {} s", PATIENCE.as_secs());
             reject(StatusCode::REQUEST_TIMEOUT, Code::Malformed, text)
@@ -63,12 +68,15 @@ pub async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Rejected> 
     }
 }
 
-/// JSON as a value; keys that are not known are ignored.
+/// A JSON object as a value; keys that are not known are ignored.
 ///
 /// # Errors
 /// What is wrong, and where.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(bytes)
+    // Of a list serde would take the fields by position, and none of an empty one.
+    let object: serde_json::Result<Map<String, Value>> = serde_json::from_slice(bytes);
+    object
+        .and_then(|object| serde_json::from_value(Value::Object(object)))
         .map_err(|e| Refusal::new(Code::Malformed, format!("the body is not as expected: {e}")))
 }
 
