@@ -116,7 +116,7 @@ mod tests {
         let all = Asked { show_all: true, ..Asked::default() };
         assert_eq!(asked(r#"{"show_all":true,"need_replica_info":{"a":[1]}}"#), Ok(all));
         assert_eq!(asked("{}"), Ok(Asked::default()));
-        for bad in [r#"{"db":1}"#, r#"{"name":null}"#, "7", r#"{"db":"a","db":"b"}"#] {
+        for bad in [r#"{"db":1}"#, r#"{"name":null}"#, "7", r#"["a","b"]"#] {
             assert_eq!(asked(bad).unwrap_err().code, Code::Malformed, "{bad}");
         }
     }
