@@ -153,20 +153,24 @@ impl Bench {
     /// The replicas as they are now, for people.
     async fn shown(&self) -> String {
         let admin = self.client.admin();
-        match admin.show_table(DB, "t", false).await {
+        match admin.show_table(DB, "", false).await {
             Ok(shown) => shown
                 .tables
                 .iter()
-                .flat_map(|t| &t.partitions)
-                .map(|p| {
+                .flat_map(|t| {
+                    let name = t.table.as_ref().map_or("", |t| &t.name);
+                    t.partitions.iter().map(move |p| (name, p))
+                })
+                .map(|(name, p)| {
                     let replica = |r: &ns::ReplicaRow| {
                         format!(
-                            "{} leader={} alive={} offset={}",
-                            r.endpoint, r.leader, r.alive, r.offset
+                            "{} leader={} alive={} known={} offset={}",
+                            r.endpoint, r.leader, r.alive, r.known, r.offset
                         )
                     };
                     let rows: Vec<String> = p.replicas.iter().map(replica).collect();
-                    format!("[{} serving={} {} {}]", p.pid, p.serving, rows.join(", "), p.waits)
+                    let rows = rows.join(", ");
+                    format!("[{name} {} serving={} {rows} {}]", p.pid, p.serving, p.waits)
                 })
                 .collect(),
             Err(e) => e.to_string(),

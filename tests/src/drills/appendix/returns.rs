@@ -6,6 +6,7 @@ use stela_common::fs;
 use super::bench::Bench;
 use crate::cluster::Role;
 use crate::net::Flow;
+use crate::workload::DB;
 
 pub async fn a_restarted_follower_catches_up(b: &mut Bench) -> Result<String> {
     let follower = b.followers("t", 0).await?.remove(0);
@@ -185,7 +186,30 @@ pub async fn a_missing_directory_is_never_loaded_as_empty(b: &mut Bench) -> Resu
         fs::remove_dir_all(&b.cluster.servers[at].dir)?;
         fs::rename(&aside, &b.cluster.servers[at].dir)?;
         b.start_again(&victim).await?;
+        elect_back(b, &victim).await?;
     }
     let took = b.whole().await?;
     Ok(format!("rebuilt from the others after {took:.1?}"))
+}
+
+/// R16: since then the tablet has been one with another disk (R14), so that the old one is back is for an operator to
+/// say. What it has is shown, with its offset, before it leads again.
+async fn elect_back(b: &Bench, endpoint: &str) -> Result<()> {
+    let admin = b.client.admin();
+    for partition in b.partitions("one").await? {
+        if partition.replicas.iter().all(|r| r.endpoint != endpoint) {
+            continue;
+        }
+        b.until("its copy can be elected", || async {
+            let shown = admin.candidates(DB, "one", partition.pid).await?;
+            let row = shown.rows.first().context("no candidate is shown")?;
+            if !(row.known && row.untrusted && row.offset > 0) {
+                return Ok(false);
+            }
+            let elected = admin.elect(DB, "one", partition.pid, endpoint, shown.version).await;
+            Ok(elected.is_ok())
+        })
+        .await?;
+    }
+    Ok(())
 }
