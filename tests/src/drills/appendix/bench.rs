@@ -1,6 +1,6 @@
 //! The cluster of the items, what was written to it, and how they wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -42,6 +42,10 @@ impl Bench {
         self.rows.len()
     }
 
+    pub fn acknowledged_in(&self, table: &str) -> usize {
+        self.rows.keys().filter(|(of, _)| of == table).count()
+    }
+
     /// Writes that many rows; each has to be acknowledged.
     pub async fn put(&mut self, table: &str, rows: usize) -> Result<()> {
         let handle = self.client.table(DB, table).await?;
@@ -58,13 +62,18 @@ impl Bench {
 
     /// Reads back what was acknowledged.
     pub async fn verify(&self) -> Result<()> {
-        let mut handles = BTreeMap::new();
-        for ((table, key), value) in &self.rows {
-            if !handles.contains_key(table) {
-                handles.insert(table.clone(), self.client.table(DB, table).await?);
-            }
-            let handle = &handles[table];
-            let index = handle.first_index();
+        let tables: BTreeSet<&String> = self.rows.keys().map(|(table, _)| table).collect();
+        for table in tables {
+            self.verify_table(table).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads back what was acknowledged of one table.
+    pub async fn verify_table(&self, table: &str) -> Result<()> {
+        let handle = &self.client.table(DB, table).await?;
+        let index = handle.first_index();
+        for ((_, key), value) in self.rows.iter().filter(|((of, _), _)| of == table) {
             let got = self.client.get(handle, index, key.as_bytes(), 0, ReadFrom::Leader).await?;
             let right = got.is_some_and(|(ts, bytes)| ts == *value && bytes == value.to_string());
             ensure!(right, "row {key} of '{table}' is lost");

@@ -176,7 +176,8 @@ pub async fn two_of_three_are_gone_and_then_all(b: &mut Bench) -> Result<String>
     })
     .await?;
     b.put("t", 10).await?;
-    b.verify().await?;
+    // The other table has one replica of each partition: it may be gone with the two.
+    b.verify_table("t").await?;
     let took = killed.elapsed();
     ensure!(took < SOON, "{took:?}");
     b.cluster.kill(b.at(&holders[2])?)?;

@@ -141,6 +141,8 @@ pub async fn everything_dies_and_serves_again_by_itself(b: &mut Bench) -> Result
 }
 
 pub async fn every_tablet_restarts_in_turn(b: &mut Bench) -> Result<String> {
+    let rows = b.acknowledged_in("t") as u64;
+    b.until("the offsets count all rows", || async { Ok(offset(b).await? >= rows) }).await?;
     let mut offsets = offset(b).await?;
     let tablets = b.cluster.of(Role::Tablet);
     for at in &tablets {
@@ -148,6 +150,8 @@ pub async fn every_tablet_restarts_in_turn(b: &mut Bench) -> Result<String> {
         b.restart(&endpoint).await?;
         b.put("t", 10).await?;
         b.whole().await?;
+        b.until("the offsets count them", || async { Ok(offset(b).await? >= offsets + 10) })
+            .await?;
         let now = offset(b).await?;
         ensure!(now == offsets + 10, "10 rows made the offsets grow by {}", now - offsets);
         offsets = now;
