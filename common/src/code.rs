@@ -64,6 +64,8 @@ codes! {
     HasNoFollower = 134, "has no follower";
     /// No such operation.
     OpNotFound = 136, "op id does not exist";
+    /// No index takes its time from that column.
+    TsNotFound = 137, "ts name not found";
     /// There is no copy of it on this tablet's disk.
     NoCopy = 138, "fail to get table db root path";
     /// An index of that name is there.
@@ -72,6 +74,10 @@ codes! {
     IndexIsNeeded = 142, "index is primary key";
     /// An index cannot be added: the text says why.
     AddIndexFailed = 143, "add index failed.";
+    /// The indexes take as much memory as they may.
+    MemoryFull = 160, "exceed max memory";
+    /// A deletion that names no rows: the text says why.
+    InvalidDeletion = 161, "invalid args";
     /// A server that is not there, or is not healthy.
     ServerNotFound = 155, "server_name does not exist or offline";
     /// Another server has that address.

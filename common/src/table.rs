@@ -5,9 +5,11 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::TableId;
+use crate::row::Value;
 
 /// The type of a column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -266,6 +268,13 @@ impl Table {
     #[must_use]
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
+    }
+
+    /// The key of a row in an index: the texts of its columns, joined by `|` as OpenMLDB does.
+    #[must_use]
+    pub fn key(&self, index: &Index, values: &[Value]) -> Bytes {
+        let columns = index.columns.iter().filter_map(|c| values.get(self.column(c)?));
+        Bytes::from(columns.map(Value::text).collect::<Vec<_>>().join("|"))
     }
 
     /// The indexes that are not deleted, each with its position.

@@ -12,7 +12,6 @@ use stela_replica::message::Input;
 use crate::node::{Dropping, Inner, Node, Work};
 use crate::registry;
 use crate::snapshot::files as snapshots;
-use crate::store::SEG_CNT;
 
 /// How often cores that wait for something are told that time has passed.
 const TICK: Duration = Duration::from_millis(25);
@@ -168,7 +167,7 @@ pub async fn keep_short(node: Arc<Node>) {
     }
 }
 
-/// Sweeps expired rows out of the indexes until the node stops, a shard of a replica at a time.
+/// Sweeps expired rows out of the indexes until the node stops, some buckets of a replica at a time.
 pub async fn sweep(node: Arc<Node>) {
     loop {
         tokio::select! {
@@ -177,12 +176,12 @@ pub async fn sweep(node: Arc<Node>) {
         }
         let keys: Vec<_> = node.look().partitions.keys().copied().collect();
         for key in keys {
-            for shard in 0..SEG_CNT {
+            let mut from = Some((0, 0));
+            while let Some(at) = from {
                 {
                     let mut inner = node.look();
-                    if let Some(p) = inner.partitions.get_mut(&key) {
-                        p.store.sweep(shard, wall_ms());
-                    }
+                    let p = inner.partitions.get_mut(&key);
+                    from = p.and_then(|p| p.store.sweep(at, wall_ms()));
                 }
                 tokio::task::yield_now().await;
             }

@@ -26,6 +26,10 @@ pub struct Config {
     pub segment_bytes: u64,
     /// How often expired rows are taken out of the indexes.
     pub sweep: Duration,
+    /// How entries and snapshots are written.
+    pub data_format: Format,
+    /// Bytes that the indexes may take; beyond, puts are refused. 0: no limit.
+    pub max_memory: u64,
     /// Snapshots go to other tablets with so many bytes per second, all together; 0: as fast as it goes.
     pub transfer_bytes_s: u64,
     /// The timing of replication.
@@ -35,6 +39,16 @@ pub struct Config {
     /// Bytes that the log may take: what pins more of it is put into snapshots. A quarter is kept in any case, for
     /// followers that were away for a moment.
     pub log_keep: u64,
+}
+
+/// How entries and snapshots are written; all that there ever were are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// As version 0.1 reads them: a cluster that may have to go back to it. Values have no checksum of their own, and a
+    /// deletion takes a whole key out of one index.
+    Plain,
+    /// The newest.
+    Summed,
 }
 
 /// When snapshots are made.
@@ -68,6 +82,8 @@ impl Config {
             keep_alive: Duration::from_millis(100),
             segment_bytes: 64 << 20,
             sweep: Duration::from_secs(60),
+            data_format: Format::Summed,
+            max_memory: 0,
             transfer_bytes_s: 64 << 20,
             timing: Timing::default(),
             snapshots: Snapshots { grown: 64 << 20, every: 0, look: Duration::from_secs(1) },

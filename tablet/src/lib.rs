@@ -18,6 +18,7 @@ pub mod disk;
 pub mod heartbeat;
 pub mod http;
 pub mod lost;
+pub mod memory;
 pub mod node;
 pub mod outbox;
 pub mod partition;

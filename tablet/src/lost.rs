@@ -188,7 +188,7 @@ impl Tail {
                 count.entries += 1;
                 match entry.content() {
                     Content::Rows(rows) => count.rows += rows.count() as u64,
-                    Content::Keys(keys) => count.deletes += keys.count() as u64,
+                    Content::Deletes(deletes) => count.deletes += deletes.count() as u64,
                 }
             });
             match ended {
@@ -215,6 +215,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;
+    use stela_common::table::Ttl;
     use stela_common::{fs, log};
 
     use super::*;
@@ -233,7 +234,7 @@ mod tests {
 
     fn entry(seq: u64, value: &[u8]) -> bytes::Bytes {
         let mut writer = Writer::put(5, seq, value.len());
-        writer.row(1);
+        writer.row(1, &Ttl::default());
         writer.dimension(0, seq, b"k");
         writer.value(value);
         writer.finish()

@@ -127,6 +127,8 @@ pub struct Partition {
     pub applied: Offset,
     /// Writes that wait for their acknowledgement.
     pub waiters: BTreeMap<Offset, Vec<Waiter>>,
+    /// Those of them that stored nothing: it was there already.
+    pub ignored: BTreeSet<Offset>,
     /// Wakes reads that wait for a permit.
     pub parked: Arc<Notify>,
     /// The epoch in which it served last, and its log end when that began (R10).
@@ -185,6 +187,7 @@ impl Partition {
             epoch: loaded.epoch,
             applied: Offset(0),
             waiters: BTreeMap::new(),
+            ignored: BTreeSet::new(),
             parked: Arc::new(Notify::new()),
             served: None,
             // R30: it keeps what it has, and neither shows it nor leads.
@@ -227,9 +230,10 @@ impl Partition {
         }
         let committed = entries.partition_point(|e| e.offset <= commit);
         for entry in &entries[..committed] {
-            let applied = log.read(entry.at).map_err(|e| e.to_string()).and_then(|record| {
-                self.store.apply(entry.at, record.body()).map_err(|e| e.to_string())
-            });
+            let applied = log
+                .read(entry.at)
+                .map_err(|e| e.to_string())
+                .and_then(|record| self.store.apply(log, entry.at, record.body()));
             if let Err(e) = applied {
                 self.quarantine = Some(format!("entry {} cannot be read: {e}", entry.offset));
                 break;
@@ -265,7 +269,11 @@ impl Partition {
             let next = self.applied.next();
             let at = self.place(log, key, next)?;
             let record = log.read(at).map_err(|e| e.to_string())?;
-            self.store.apply(at, record.body()).map_err(|e| format!("entry {next}: {e}"))?;
+            let stored = self.store.apply(log, at, record.body());
+            let stored = stored.map_err(|e| format!("entry {next}: {e}"))?;
+            if !stored && self.waiters.contains_key(&next) {
+                self.ignored.insert(next);
+            }
             self.applied = next;
         }
         self.dedup.committed(self.applied);
@@ -457,6 +465,7 @@ impl Partition {
 
     /// Answers every waiting write: it may have been applied or not. With a request id it is to be repeated.
     pub fn fail_waiters(&mut self, refusal: &Refusal, leader: &str) {
+        self.ignored.clear();
         for waiter in std::mem::take(&mut self.waiters).into_values().flatten() {
             let refusal =
                 if waiter.repeatable { refusal.clone() } else { Code::UnknownOutcome.into() };
@@ -493,9 +502,15 @@ impl Partition {
             if *entry.key() > to {
                 break;
             }
-            let offset = entry.key().0;
+            let offset = *entry.key();
+            let mut answer = pb::PutReply { offset: offset.0, ..answer.clone() };
+            if self.ignored.remove(&offset)
+                && let Some(status) = &mut answer.status
+            {
+                status.msg = "exists but ignore".into();
+            }
             for waiter in entry.remove() {
-                waiter.caller.answer(pb::PutReply { offset, ..answer.clone() });
+                waiter.caller.answer(answer.clone());
             }
         }
     }

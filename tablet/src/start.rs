@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::disk::{FORMAT, Files, Identity};
 use crate::heartbeat::{self, Outcast};
 use crate::http;
+use crate::memory;
 use crate::node::{Inner, Node};
 use crate::partition::Partition;
 use crate::replicate;
@@ -398,6 +399,7 @@ async fn serve(
     tasks.spawn(chores::sweep(node.clone()));
     tasks.spawn(transfer::run(node.clone()));
     tasks.spawn(chores::keep_short(node.clone()));
+    tasks.spawn(memory::watch(node.clone()));
     let mut server = std::pin::pin!(server);
     let mut heartbeat = std::pin::pin!(heartbeat::run(node.clone(), registered));
     let mut ready = Some(ready);

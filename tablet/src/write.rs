@@ -4,9 +4,10 @@
 //! batches by itself and an idle one answers at once. A write is checked whole before anything changes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use stela_common::clock::Millis;
+use stela_common::clock::{Millis, wall_ms};
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, PartitionKey};
 use stela_common::table::Ack;
@@ -169,8 +170,8 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
         return refuse(caller, &Code::StaleEpoch.into(), epoch);
     }
     let checked = match &request {
-        Request::Put(r) => p.store.put(r),
-        Request::Delete(r) => p.store.delete(r),
+        Request::Put(r) => p.store.put(r, node.config.data_format, wall_ms()),
+        Request::Delete(r) => p.store.delete(r, node.config.data_format, wall_ms()),
     };
     let body = match checked {
         Ok(body) => body,
@@ -179,6 +180,10 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
     let level = request.level(p.store.table().options.ack);
     let waiter = Waiter { caller, repeatable: id.0 != 0, level };
     match p.dedup.look(id.0, id.1, request.again()) {
+        // What takes memory away is taken.
+        Verdict::New if node.full.load(Ordering::Relaxed) && matches!(request, Request::Put(_)) => {
+            return refuse(waiter.caller, &Code::MemoryFull.into(), epoch);
+        }
         Verdict::New => {}
         Verdict::Unknown => return refuse(waiter.caller, &Code::UnknownOutcome.into(), epoch),
         // R32: a repetition waits for the first, or has its result, if this leader may acknowledge (R9, R36).

@@ -115,7 +115,6 @@ const TEXTS: &[&str] = &[
     "max_traverse_key_cnt",
     "max_traverse_pk_cnt",
     "traverse_cnt_limit",
-    "max_memory_mb",
     "load_table_batch",
     "load_table_thread_num",
     "load_table_queue_size",

@@ -238,6 +238,20 @@ pub(crate) const FLAGS: &[Flag] = &[
         "MiB that the log may take: a follower that misses more than it still has gets a snapshot",
     ),
     flag(
+        "data_format",
+        Kind::Number,
+        "2",
+        &[Role::Tablet],
+        "how a tablet writes: 2, or 1 as long as the cluster may have to go back to version 0.1, which reads nothing newer",
+    ),
+    flag(
+        "max_memory_mb",
+        Kind::Number,
+        "0",
+        &[Role::Tablet],
+        "MiB that the indexes of a tablet may take; beyond, puts are refused until there is room again; 0: no limit",
+    ),
+    flag(
         "log",
         Kind::Text,
         "info,openraft=off",

@@ -98,6 +98,14 @@ pub(super) fn tablet(flags: &Flags) -> Result<stela_tablet::Config, FlagError> {
     config.snapshots.grown = bytes("snapshot_min_log_mb")?;
     config.snapshots.every = flags.number("snapshot_every");
     config.log_keep = bytes("log_keep_mb")?;
+    config.data_format = match flags.number("data_format") {
+        1 => stela_tablet::config::Format::Plain,
+        2 => stela_tablet::config::Format::Summed,
+        other => {
+            return Err(FlagError::new(format!("--data_format={other} is wrong: it takes 1 or 2")));
+        }
+    };
+    config.max_memory = flags.number("max_memory_mb").saturating_mul(1 << 20);
     Ok(config)
 }
 

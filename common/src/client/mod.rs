@@ -18,6 +18,7 @@
 
 mod admin;
 mod attempts;
+mod delete;
 mod driver;
 mod error;
 mod link;
@@ -39,6 +40,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use self::admin::{Admin, TableOptions};
+pub use self::delete::Deletion;
 pub use self::error::{ConnectError, WriteError};
 pub use self::read::{Range, ReadFrom, Scanned, Traversed};
 pub use self::table::{Row, TableHandle};

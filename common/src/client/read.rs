@@ -164,6 +164,7 @@ impl Client {
             from: who,
             at_least,
             at_least_uncleans,
+            ..Default::default()
         };
         let reply: Result<pb::CountReply, _> = self
             .ask(&q, from, |epoch| pb::call::Kind::Count(aimed(&request, epoch, |r| &mut r.target)))
@@ -189,7 +190,8 @@ impl Client {
         cursor: Bytes,
     ) -> Result<Traversed, Refusal> {
         let q = Question { table, pid, size: cursor.len() };
-        let request = pb::TraverseRequest { target: Some(q.target()), index, limit, cursor };
+        let target = Some(q.target());
+        let request = pb::TraverseRequest { target, index, limit, cursor, ..Default::default() };
         let reply: pb::TraverseReply = self
             .ask(&q, ReadFrom::Leader, |epoch| {
                 pb::call::Kind::Traverse(aimed(&request, epoch, |r| &mut r.target))
@@ -312,8 +314,16 @@ fn question<'a>(table: &'a TableHandle, key: &[u8]) -> Question<'a> {
 fn get_request(q: &Question, index: u32, key: &[u8], ts: u64, from: ReadFrom) -> pb::GetRequest {
     let (from, at_least, at_least_uncleans) = from.asked();
     let key = Bytes::copy_from_slice(key);
-    let target = Some(q.target());
-    pb::GetRequest { target, key, index, ts, from, at_least, at_least_uncleans }
+    pb::GetRequest {
+        target: Some(q.target()),
+        key,
+        index,
+        ts,
+        from,
+        at_least,
+        at_least_uncleans,
+        ..Default::default()
+    }
 }
 
 fn scan_request(
@@ -326,8 +336,18 @@ fn scan_request(
     let Range { st, et, limit } = range;
     let key = Bytes::copy_from_slice(key);
     let (from, at_least, at_least_uncleans) = from.asked();
-    let target = Some(q.target());
-    pb::ScanRequest { target, key, index, st, et, limit, from, at_least, at_least_uncleans }
+    pb::ScanRequest {
+        target: Some(q.target()),
+        key,
+        index,
+        st,
+        et,
+        limit,
+        from,
+        at_least,
+        at_least_uncleans,
+        ..Default::default()
+    }
 }
 
 /// The request for one attempt, in the epoch that the route says.

@@ -91,7 +91,7 @@ impl TableHandle {
     pub fn row(&self, values: &[Value], time: u64) -> Result<Row, RowError> {
         let value = Bytes::from(row::encode(&self.table.columns, values)?);
         let dimensions = self.table.live_indexes().filter_map(|(at, index)| {
-            Some((u32::try_from(at).ok()?, self.key(&index.columns, values)))
+            Some((u32::try_from(at).ok()?, self.table.key(index, values)))
         });
         Ok(Row { time, dimensions: dimensions.collect(), value })
     }
@@ -114,16 +114,5 @@ impl TableHandle {
     /// The bytes are no row of this table.
     pub fn decode(&self, value: &[u8]) -> Result<Vec<Value>, RowError> {
         row::decode(&self.table.columns, value)
-    }
-
-    /// The key of an index: the texts of its columns, joined by `|` as OpenMLDB does.
-    fn key(&self, columns: &[String], values: &[Value]) -> Bytes {
-        let texts: Vec<String> = columns
-            .iter()
-            .filter_map(|c| self.table.column(c))
-            .filter_map(|at| values.get(at))
-            .map(Value::text)
-            .collect();
-        Bytes::from(texts.join("|"))
     }
 }

@@ -38,9 +38,10 @@ pub struct PutOutcome {
 }
 
 /// What goes to one partition.
-enum Part {
+pub(super) enum Part {
     Rows(Vec<pb::Row>, pb::AckLevel),
-    Keys(Vec<pb::Dimension>),
+    /// Without who it goes to and its number.
+    Delete(pb::DeleteRequest),
 }
 
 impl Client {
@@ -77,22 +78,7 @@ impl Client {
         self.write(table, parts, size).await
     }
 
-    /// Deletes what is stored under a key of an index.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub async fn delete(
-        &self,
-        table: &TableHandle,
-        index: u32,
-        key: &[u8],
-    ) -> Result<PutOutcome, WriteError> {
-        let key = bytes::Bytes::copy_from_slice(key);
-        let (pid, size) = (table.partition_of(&key), key.len());
-        self.write(table, vec![(pid, Part::Keys(vec![pb::Dimension { index, key }]))], size).await
-    }
-
-    async fn write(
+    pub(super) async fn write(
         &self,
         table: &TableHandle,
         parts: Vec<(u32, Part)>,
@@ -204,15 +190,12 @@ fn request(
             rows: rows.clone(),
             again,
             ack: (*ack).into(),
+            if_absent: false,
         }),
-        Part::Keys(keys) => pb::call::Kind::Delete(pb::DeleteRequest {
-            target,
-            session,
-            seq,
-            dimensions: keys.clone(),
-            again,
-            ack: pb::AckLevel::Table.into(),
-        }),
+        Part::Delete(request) => {
+            let request = request.clone();
+            pb::call::Kind::Delete(pb::DeleteRequest { target, session, seq, again, ..request })
+        }
     }
 }
 

@@ -11,7 +11,9 @@ use tokio::sync::watch;
 use crate::clock::Millis;
 
 use super::shared::Shared;
-use super::{AppendError, Appended, NewRecord, Piece, Position, ReadError, RecordRef, Walk};
+use super::{
+    AppendError, Appended, NewRecord, Piece, Position, ReadError, RecordRef, SegmentRef, Walk,
+};
 
 /// An open log. A clone is the same log; when the last one goes without [`close`](Self::close), the log stops as it
 /// does in a crash: what is not synced yet may be lost.
@@ -115,14 +117,13 @@ impl Log {
         self.shared().read(at)
     }
 
-    /// Shows the bytes from `at` on, as far as its segment has some, to `see`: for who keeps places inside of records,
-    /// e.g. of values, and knows what stands there.
+    /// The segment that holds `at`, to read in it.
     ///
     /// # Errors
-    /// They were purged, are damaged, or nothing is there.
+    /// It was purged, it is damaged, or nothing is there.
     #[inline]
-    pub fn peek<R>(&self, at: Position, see: impl FnOnce(&[u8]) -> R) -> Result<R, ReadError> {
-        self.shared().peek(at, see)
+    pub fn hold(&self, at: Position) -> Result<SegmentRef, ReadError> {
+        self.shared().hold(at)
     }
 
     /// The records from `from` on, or from the start of the log if that is later.

@@ -50,7 +50,7 @@ pub use options::Options;
 pub use plan::{Damage, Torn};
 pub use position::{LogId, Position};
 pub use record::{Kind, Malformed, NewRecord, Parse, RECORD_HEADER, Record, parse};
-pub use walk::{RecordRef, Walk};
+pub use walk::{RecordRef, SegmentRef, Walk};
 
 #[cfg(test)]
 mod tests;

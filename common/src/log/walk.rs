@@ -93,7 +93,41 @@ impl std::fmt::Debug for RecordRef {
     }
 }
 
+/// A segment that stays as it is for as long as somebody holds it: for who keeps places inside of records, e.g. of values,
+/// and reads them without asking the log again.
+#[derive(Clone)]
+pub struct SegmentRef {
+    segment: Arc<Segment>,
+    limit: u64,
+}
+
+impl SegmentRef {
+    /// The bytes from a place on, as far as they were there when it was taken; `None`: the place is not in this segment,
+    /// or damaged.
+    #[inline]
+    #[must_use]
+    pub fn from(&self, at: Position) -> Option<&[u8]> {
+        let byte = at.0.checked_sub(self.segment.base)?;
+        if byte < HEADER || byte > self.limit || self.segment.hole(byte).is_some() {
+            return None;
+        }
+        self.segment.bytes(byte..self.limit)
+    }
+}
+
+impl std::fmt::Debug for SegmentRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SegmentRef({})", self.segment.number)
+    }
+}
+
 impl Shared {
+    #[inline]
+    pub(super) fn hold(&self, at: Position) -> Result<SegmentRef, ReadError> {
+        let (segment, _, limit) = self.locate(at)?;
+        Ok(SegmentRef { segment, limit })
+    }
+
     #[inline]
     pub(super) fn read(&self, at: Position) -> Result<RecordRef, ReadError> {
         let (segment, byte, limit) = self.locate(at)?;
@@ -112,16 +146,6 @@ impl Shared {
             commit_lag: record.commit_lag,
             segment,
         })
-    }
-
-    #[inline]
-    pub(super) fn peek<R>(
-        &self,
-        at: Position,
-        see: impl FnOnce(&[u8]) -> R,
-    ) -> Result<R, ReadError> {
-        let (segment, byte, limit) = self.locate(at)?;
-        segment.bytes(byte..limit).map(see).ok_or(ReadError::Absent { at })
     }
 
     /// The segment that holds `at`, the byte in it, and where its visible bytes end.

@@ -161,6 +161,10 @@ pub struct Node {
     pub table_files: Mutex<()>,
     /// Its disk does not finish a sync (R23).
     pub(crate) hangs: AtomicBool,
+    /// There is more to read than memory may hold.
+    pub(crate) cold: AtomicBool,
+    /// The indexes take more memory than they may.
+    pub(crate) full: AtomicBool,
     /// Snapshots that go to other tablets, and come from them.
     pub transfers: Transfers,
     /// Held by whoever makes, installs or removes snapshots: one at a time.
@@ -207,6 +211,8 @@ impl Node {
             peers: Notify::new(),
             table_files: Mutex::new(()),
             hangs: AtomicBool::new(false),
+            cold: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             snapshots: tokio::sync::Mutex::new(()),
             pins: Mutex::default(),
             inner: Mutex::new(inner),

@@ -231,7 +231,7 @@ impl Node {
         if fs::exists(aside) {
             disk.remove_file(aside)?;
         }
-        let mut writer = Writer::create(disk, aside)?;
+        let mut writer = Writer::create(disk, aside, self.config.data_format)?;
         store.save(&self.log, &mut writer, wall_ms(), &go_on)?;
         drop(store);
         let header = Header { dedup: dedup.remembered(), ..plan.header.clone() };
@@ -266,7 +266,7 @@ impl Node {
                         have = have.next();
                         let at = p.place(&self.log, key, have).map_err(Unmade::Unreadable)?;
                         let record = self.log.read(at).map_err(io::Error::other)?;
-                        store.apply(at, record.body()).map_err(io::Error::other)?;
+                        store.apply(&self.log, at, record.body()).map_err(io::Error::other)?;
                     }
                     let first = store.base().next();
                     let replay_from = match p.last() >= first {

@@ -8,7 +8,7 @@ use stela_proto::tablet as pb;
 
 use crate::disk::Files;
 use crate::lost::{Count, Ended, Found, Name};
-use crate::store::entry::Content;
+use crate::store::entry::{Content, Which};
 
 /// Files of one answer, at most: each is read whole to be counted.
 const FILES: usize = 100;
@@ -117,9 +117,15 @@ fn entry((offset, epoch, entry): Found<'_>) -> pb::LostEntry {
                 value: row.value.to_vec().into(),
             }
         })),
-        Content::Keys(keys) => deletes.extend(
-            keys.map(|(at, key)| pb::Dimension { index: index(at), key: key.to_vec().into() }),
-        ),
+        Content::Deletes(found) => deletes.extend(found.map(|delete| {
+            let (newest, oldest) = match delete.which {
+                Which::Key(_) => (None, None),
+                Which::Times { newest, oldest, .. } => (Some(newest), oldest),
+                Which::Row { ts, .. } => (ts, ts.and_then(|ts| ts.checked_sub(1))),
+            };
+            let key = delete.which.key().unwrap_or_default().to_vec().into();
+            pb::LostDelete { index: index(delete.index), key, newest, oldest }
+        })),
     }
     let (session, seq) = (entry.session(), entry.seq());
     pb::LostEntry { offset: offset.0, epoch: epoch.0, session, seq, rows, deletes }

@@ -27,6 +27,8 @@ pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::Ge
             state: state(p, rebuild.is_some()).into(),
             enable_expire: p.store.expires(),
             memory: p.store.memory(),
+            key_cnt: p.store.keys(),
+            mapped: p.store.disk(),
             commit: p.applied.0,
             epoch: p.core.epoch().0,
             record_cnt: p.store.records(),

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! "STELASNP" | version u32 | 0 u32
-//! values    each: length u32, bytes                                        at 16: a place is where a length stands
-//! indexes   each, keys ascending: key length u32, key, rows u32, rows x (time u64, place u64), newest first
+//! values    each: length u32, crc32c u32 of the value, value               at 16: a place is where a length stands
+//! indexes   each, in the order of keys: key length u32, key, rows u32, rows x (time u64, place u64), newest first
 //! header    JSON: see Header
 //! sums      crc32c u32 of each 64 KiB of all that stands before
 //! foot      "STELASNP" | version u32 | crc32c u32 of the foot | header at u64 | sums at u64 | crc32c u32 of the sums | 0 u32
 //! ```
 //!
-//! Little endian. **Invariants**
+//! Little endian. In version 1 values have no checksum of their own, and keys ascend; since version 2 they are in the order
+//! of [`Index::from`](crate::store::index::Index::from), in which they are also loaded. **Invariants**
 //! * A value stands once, whatever number of keys name it; loading an index reads no value.
 //! * Every byte is covered by one checksum, and the sums together are that of the whole file. [`Snapshot::open`]
 //!   verifies all of them; what it returns is walked without a look at the disk. No bytes whatever make it panic.
@@ -37,7 +38,9 @@ use crate::store::list::Point;
 
 const MAGIC: [u8; 8] = *b"STELASNP";
 /// The format that this version writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The first one: values without checksums of their own, keys in the order of their bytes.
+pub const PLAIN: u32 = 1;
 /// The bytes before the values.
 const HEAD: usize = 16;
 const FOOT: usize = 40;
@@ -49,6 +52,7 @@ pub struct Snapshot {
     path: PathBuf,
     map: Map,
     header: Header,
+    format: u32,
 }
 
 /// What is wrong with a file, and where.
@@ -67,9 +71,9 @@ impl Snapshot {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
         let map = disk.open(path).and_then(|file| Map::new(&file)).map_err(named)?;
         map.sequential(true);
-        let header = check(map.all()).map_err(|Wrong(what)| invalid(path, &what))?;
+        let (header, format) = check(map.all()).map_err(|Wrong(what)| invalid(path, &what))?;
         map.sequential(false);
-        Ok(Self { path: path.to_owned(), map, header })
+        Ok(Self { path: path.to_owned(), map, header, format })
     }
 
     /// Looks at every checksum again: for who copies what may have rotted since.
@@ -103,13 +107,18 @@ impl Snapshot {
         self.map.len() as u64
     }
 
-    /// The value whose length stands at that place.
+    /// Its format: 1, or 2.
     #[must_use]
-    pub fn value(&self, place: u64) -> Option<&[u8]> {
+    pub fn format(&self) -> u32 {
+        self.format
+    }
+
+    /// The bytes from a place among the values on.
+    #[must_use]
+    pub fn from(&self, place: u64) -> Option<&[u8]> {
         let at = usize::try_from(place).ok()?;
         let values = self.map.get(HEAD..usize::try_from(self.header.values_end).ok()?)?;
-        let (len, rest) = values.get(at.checked_sub(HEAD)?..)?.split_first_chunk()?;
-        rest.get(..u32::from_le_bytes(*len) as usize)
+        values.get(at.checked_sub(HEAD)?..)
     }
 
     /// The keys of an index with their rows; none of one that the snapshot does not have.
@@ -148,7 +157,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// Verifies a whole file.
-fn check(file: &[u8]) -> Result<Header, Wrong> {
+fn check(file: &[u8]) -> Result<(Header, u32), Wrong> {
     let cut = || Wrong(format!("it ends after {} bytes", file.len()));
     let (body, foot) = file.split_last_chunk::<FOOT>().ok_or_else(cut)?;
     let version = u32_at(foot, 8).ok_or_else(cut)?;
@@ -184,14 +193,14 @@ fn check(file: &[u8]) -> Result<Header, Wrong> {
     header
         .check(header_at as u64)
         .map_err(|e| Wrong(format!("the header at byte {header_at}: {e}")))?;
-    Ok(header)
+    Ok((header, version))
 }
 
 fn foot_crc(foot: &[u8; FOOT]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&foot[..12]), &foot[16..])
 }
 
-/// The keys of one index, ascending.
+/// The keys of one index, in their order.
 pub struct Keys<'a> {
     rest: &'a [u8],
 }

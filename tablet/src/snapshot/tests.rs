@@ -7,6 +7,7 @@ use stela_common::log::Position;
 use super::write::Writer;
 use super::*;
 use crate::store::dedup::Dedup;
+use crate::store::values::{IN_SNAPSHOT, checked};
 
 type Index = Vec<(Vec<u8>, Vec<(u64, usize)>)>;
 
@@ -55,7 +56,7 @@ fn header() -> Header {
 }
 
 fn write(made: &Made, path: &Path) -> Vec<u64> {
-    let mut writer = Writer::create(&Disk::real(), path).unwrap();
+    let mut writer = Writer::create(&Disk::real(), path, crate::config::Format::Summed).unwrap();
     let places: Vec<u64> = made.values.iter().map(|v| writer.value(v).unwrap()).collect();
     for index in &made.indexes {
         writer.index();
@@ -84,6 +85,11 @@ fn refused(path: &Path, bytes: &[u8]) -> String {
     text
 }
 
+/// The value at a place.
+fn value(snapshot: &Snapshot, place: u64) -> Option<&[u8]> {
+    checked(snapshot.from(place), place | IN_SNAPSHOT).ok()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
@@ -94,7 +100,7 @@ proptest! {
         let found = Header { values_end: 0, indexes: vec![], ..snapshot.header().clone() };
         prop_assert_eq!(found, header());
         for (value, place) in made.values.iter().zip(&places) {
-            prop_assert_eq!(snapshot.value(*place), Some(&value[..]));
+            prop_assert_eq!(self::value(&snapshot, *place), Some(&value[..]));
         }
         for (at, index) in made.indexes.iter().enumerate() {
             let keys: Index = snapshot.keys(at).map(|key| {
@@ -151,13 +157,13 @@ proptest! {
         if let Ok(snapshot) = Snapshot::open(&Disk::real(), &path) {
             for at in 0..4 {
                 for key in snapshot.keys(at) {
-                    let _ = key.map(|(_, rows)| rows.iter().filter_map(|p| snapshot.value(p.place)).count());
+                    let _ = key.map(|(_, rows)| rows.iter().filter_map(|p| value(&snapshot, p.place)).count());
                 }
             }
             for place in 0..sealed.len() as u64 + 20 {
-                let _ = snapshot.value(place);
+                let _ = value(&snapshot, place);
             }
-            let _ = snapshot.value(u64::MAX);
+            let _ = value(&snapshot, u64::MAX);
             let table = crate::store::tests::plain();
             let _ = crate::store::Store::load(std::sync::Arc::new(table), std::sync::Arc::new(snapshot));
         }
@@ -166,14 +172,18 @@ proptest! {
 
 /// A file of which every checksum fits.
 fn seal(body: &[u8], header: &Header) -> Vec<u8> {
-    let mut file = [&MAGIC[..], &FORMAT.to_le_bytes(), &[0; 4], body].concat();
+    seal_as(FORMAT, body, header)
+}
+
+fn seal_as(format: u32, body: &[u8], header: &Header) -> Vec<u8> {
+    let mut file = [&MAGIC[..], &format.to_le_bytes(), &[0; 4], body].concat();
     let header_at = file.len() as u64;
     file.extend(serde_json::to_vec(header).unwrap());
     let sums_at = file.len() as u64;
     let sums: Vec<u8> = file.chunks(CHUNK).flat_map(|c| crc32c::crc32c(c).to_le_bytes()).collect();
     let mut foot = [0; FOOT];
     foot[..8].copy_from_slice(&MAGIC);
-    foot[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    foot[8..12].copy_from_slice(&format.to_le_bytes());
     foot[16..24].copy_from_slice(&header_at.to_le_bytes());
     foot[24..32].copy_from_slice(&sums_at.to_le_bytes());
     foot[32..36].copy_from_slice(&crc32c::crc32c(&sums).to_le_bytes());
@@ -225,12 +235,51 @@ fn a_header_that_contradicts_itself_is_refused() {
 #[test]
 fn a_newer_format_is_told_as_such() {
     let (_dir, path) = path();
-    let mut file = seal(&[], &Header { values_end: HEAD as u64, ..header() });
-    let at = file.len() - FOOT;
-    file[at + 8] = 2;
-    let crc = foot_crc(file[at..].first_chunk().unwrap());
-    file[at + 12..at + 16].copy_from_slice(&crc.to_le_bytes());
-    assert!(refused(&path, &file).ends_with("it has format 2, newer than 1"));
+    let file = seal_as(FORMAT + 1, &[], &Header { values_end: HEAD as u64, ..header() });
+    let text = refused(&path, &file);
+    assert!(
+        text.ends_with(&format!("it has format {}, newer than {FORMAT}", FORMAT + 1)),
+        "{text}"
+    );
+}
+
+/// Values without checksums of their own, and keys in the order of their bytes.
+#[test]
+fn the_first_format_is_read() {
+    use crate::store::Store;
+    use crate::store::query::Range;
+    let (_dir, path) = path();
+    let mut body = Vec::new();
+    let sized = |body: &mut Vec<u8>, bytes: &[u8]| {
+        body.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
+        body.extend_from_slice(bytes);
+    };
+    let keys: Vec<String> = (0..100).map(|n| format!("k{n:03}")).collect();
+    let mut places = Vec::new();
+    for key in &keys {
+        places.push((HEAD + body.len()) as u64);
+        sized(&mut body, format!("value of {key}").as_bytes());
+    }
+    let values_end = (HEAD + body.len()) as u64;
+    for (key, place) in keys.iter().zip(&places) {
+        sized(&mut body, key.as_bytes());
+        body.extend(1u32.to_le_bytes());
+        body.extend(7u64.to_le_bytes());
+        body.extend(place.to_le_bytes());
+    }
+    let to = (HEAD + body.len()) as u64;
+    let indexes = vec![header::Section { from: values_end, to, keys: 100, rows: 100 }];
+    let file = seal_as(1, &body, &Header { values_end, indexes, ..header() });
+    stela_common::fs::write(&path, &file).unwrap();
+    let snapshot = std::sync::Arc::new(Snapshot::open(&Disk::real(), &path).unwrap());
+    let table = std::sync::Arc::new(crate::store::tests::plain());
+    let store = Store::load(table, snapshot).unwrap();
+    let log = crate::store::tests::an_empty_log();
+    for key in &keys {
+        let range = Range { bytes: 1000, ..Range::default() };
+        let rows = store.scan(&log.0, 0, key.as_bytes(), range, 0).unwrap().rows;
+        assert_eq!(rows, [(7, format!("value of {key}").into())]);
+    }
 }
 
 #[test]

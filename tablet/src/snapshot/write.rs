@@ -9,7 +9,8 @@ use std::path::Path;
 use stela_common::fs::{Disk, File, Why};
 
 use super::header::{Header, Section};
-use super::{CHUNK, FOOT, FORMAT, HEAD, MAGIC, foot_crc};
+use super::{CHUNK, FOOT, FORMAT, HEAD, MAGIC, PLAIN, foot_crc};
+use crate::config::Format;
 use crate::store::list::Point;
 
 /// Bytes that go to the file at a time; a multiple of [`CHUNK`].
@@ -19,6 +20,7 @@ const DIRTY: u64 = 16 << 20;
 
 /// A snapshot in the making: values first, then the indexes, one after the other.
 pub struct Writer {
+    format: Format,
     file: File,
     buffer: Vec<u8>,
     /// Where the buffer goes.
@@ -29,17 +31,25 @@ pub struct Writer {
     indexes: Vec<Section>,
 }
 
+fn number(format: Format) -> u32 {
+    match format {
+        Format::Plain => PLAIN,
+        Format::Summed => FORMAT,
+    }
+}
+
 impl Writer {
     /// Begins a file, which must not exist.
     ///
     /// # Errors
     /// The disk refused.
-    pub fn create(disk: &Disk, path: &Path) -> io::Result<Self> {
+    pub fn create(disk: &Disk, path: &Path, format: Format) -> io::Result<Self> {
         let mut buffer = Vec::with_capacity(BUFFER + BUFFER / 4);
         buffer.extend(MAGIC);
-        buffer.extend(FORMAT.to_le_bytes());
+        buffer.extend(number(format).to_le_bytes());
         buffer.resize(HEAD, 0);
         Ok(Self {
+            format,
             file: disk.create_new(path)?,
             buffer,
             at: 0,
@@ -48,6 +58,12 @@ impl Writer {
             values_end: None,
             indexes: Vec::new(),
         })
+    }
+
+    /// In the order of which format keys are added.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     fn position(&self) -> u64 {
@@ -89,7 +105,15 @@ impl Writer {
     /// The disk refused.
     pub fn value(&mut self, value: &[u8]) -> io::Result<u64> {
         let place = self.position();
-        self.sized(value)?;
+        let len = u32::try_from(value.len()).map_err(io::Error::other)?;
+        self.buffer.extend(len.to_le_bytes());
+        if self.format != Format::Plain {
+            self.buffer.extend(crc32c::crc32c(value).to_le_bytes());
+        }
+        self.buffer.extend_from_slice(value);
+        if self.buffer.len() >= BUFFER {
+            self.flush()?;
+        }
         Ok(place)
     }
 
@@ -100,7 +124,7 @@ impl Writer {
         self.indexes.push(Section { from: at, to: at, keys: 0, rows: 0 });
     }
 
-    /// Adds a key, above the one before, with that many rows, at least one, newest first.
+    /// Adds a key, behind the one before in their order, with that many rows, at least one, newest first.
     ///
     /// # Errors
     /// The disk refused.
@@ -141,7 +165,7 @@ impl Writer {
         self.put(self.buffer.len())?;
         let mut foot = [0; FOOT];
         foot[..8].copy_from_slice(&MAGIC);
-        foot[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        foot[8..12].copy_from_slice(&number(self.format).to_le_bytes());
         foot[16..24].copy_from_slice(&header_at.to_le_bytes());
         foot[24..32].copy_from_slice(&self.at.to_le_bytes());
         foot[32..36].copy_from_slice(&crc32c::crc32c(&self.sums).to_le_bytes());

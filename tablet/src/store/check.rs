@@ -7,9 +7,11 @@ use stela_common::table::{Table, limits};
 use stela_common::wire::Malformed;
 use stela_proto::tablet as pb;
 
-use super::entry::Writer;
+use super::entry::{Which, Writer, hash};
+use crate::config::Format;
 
-/// The entry of a put into a table whose indexes take their times from these columns.
+/// The entry of a put that is admitted at wall time `now` (ms) into a table whose indexes take their times from these
+/// columns.
 ///
 /// # Errors
 /// What is wrong with the request.
@@ -17,6 +19,8 @@ pub fn put(
     table: &Table,
     times: &[Option<usize>],
     request: &pb::PutRequest,
+    format: Format,
+    now: u64,
 ) -> Result<Bytes, Refusal> {
     if request.rows.is_empty() {
         return Err(Malformed("rows").into());
@@ -27,7 +31,13 @@ pub fn put(
     let failed = |reason: &dyn std::fmt::Display| {
         Refusal::new(Code::PutFailed, format!("{}.{}: {reason}", target.tid, target.pid))
     };
-    let mut writer = Writer::put(request.session, request.seq, size);
+    let (session, seq) = (request.session, request.seq);
+    let mut writer = match (format, request.if_absent) {
+        (Format::Summed, false) => Writer::put(session, seq, size),
+        (Format::Summed, true) => Writer::put_if_absent(session, seq, size, now),
+        (Format::Plain, false) => Writer::plain_put(session, seq, size),
+        (Format::Plain, true) => return Err(needs_newest()),
+    };
     for row in &request.rows {
         if row.value.len() > limits::VALUE {
             return Err(too_large("a value", row.value.len(), limits::VALUE));
@@ -40,10 +50,12 @@ pub fn put(
         let mut seen = [false; limits::INDEXES];
         let dimensions = || row.dimensions.iter().filter(|d| !deleted(table, d));
         let count = u16::try_from(dimensions().count());
-        writer.row(count.map_err(|_| Refusal::from(Code::InvalidDimension))?);
-        if dimensions().next().is_none() {
+        let count = count.map_err(|_| Refusal::from(Code::InvalidDimension))?;
+        let Some(first) = dimensions().next() else {
             return Err(Code::InvalidDimension.into());
-        }
+        };
+        let ttl = table.indexes.get(first.index as usize).map(|i| i.ttl).unwrap_or_default();
+        writer.row(count, &ttl);
         for dimension in dimensions() {
             let index = check_dimension(table, dimension)?;
             // A row has one key in an index.
@@ -62,28 +74,92 @@ pub fn put(
     Ok(writer.finish())
 }
 
-/// The entry of a deletion.
+/// The entry of a deletion that is admitted at wall time `now` (ms).
 ///
 /// # Errors
 /// What is wrong with the request.
-pub fn delete(table: &Table, request: &pb::DeleteRequest) -> Result<Bytes, Refusal> {
-    if request.dimensions.is_empty() {
-        return Err(Malformed("dimensions").into());
-    }
+pub fn delete(
+    table: &Table,
+    request: &pb::DeleteRequest,
+    format: Format,
+    now: u64,
+) -> Result<Bytes, Refusal> {
     check_id(request.session, request.seq)?;
-    let size: usize = request.dimensions.iter().map(|d| d.key.len() + OVERHEAD).sum();
+    let keys = request.dimensions.iter().map(|d| d.key.len() + OVERHEAD);
+    let rows = request.rows.iter().map(|r| r.key.len() + r.value.len() + OVERHEAD);
+    let size: usize = keys.chain(rows).sum();
     if size > limits::REQUEST {
         return Err(too_large("a request", size, limits::REQUEST));
     }
-    let mut writer = Writer::delete(request.session, request.seq);
+    let invalid = |text: String| Refusal::new(Code::InvalidDeletion, text);
+    let times = match (request.ts, request.end_ts) {
+        (None, None) => None,
+        (newest, oldest) => Some((newest.unwrap_or(u64::MAX), oldest)),
+    };
+    if let Some((newest, Some(oldest))) = times
+        && newest < oldest
+    {
+        return Err(invalid(format!("invalid args: ts {newest} is before end_ts {oldest}")));
+    }
+    let (session, seq) = (request.session, request.seq);
+    let mut writer = match format {
+        Format::Summed => {
+            Writer::delete(session, seq, now, !request.only_there && request.rows.is_empty())
+        }
+        Format::Plain if times.is_none() && request.rows.is_empty() => {
+            Writer::plain_delete(session, seq)
+        }
+        Format::Plain => return Err(needs_newest()),
+    };
+    let ttl = |index: u16| table.indexes.get(usize::from(index)).map(|i| i.ttl).unwrap_or_default();
     for dimension in &request.dimensions {
         let index = check_dimension(table, dimension)?;
         if deleted(table, dimension) {
             return Err(Code::IndexNotFound.into());
         }
-        writer.key(index, &dimension.key);
+        writer.rows(index, which(Some(&dimension.key), times), &ttl(index));
+    }
+    for row in &request.rows {
+        let dimension = pb::Dimension { index: row.index, key: row.key.clone() };
+        let index = check_dimension(table, &dimension)?;
+        if !deleted(table, &dimension) {
+            let row = Which::Row { key: &row.key, ts: row.ts, hash: hash(&row.value) };
+            writer.rows(index, row, &ttl(index));
+        }
+    }
+    if request.dimensions.is_empty() && request.rows.is_empty() {
+        if times.is_none() {
+            return Err(invalid("invalid args".into()));
+        }
+        let column = Some(&request.ts_name).filter(|name| !name.is_empty());
+        let mut named = 0;
+        for (at, definition) in table.live_indexes() {
+            if definition.ts.as_ref() == column
+                && let Ok(index) = u16::try_from(at)
+            {
+                writer.rows(index, which(None, times), &definition.ttl);
+                named += 1;
+            }
+        }
+        if named == 0 {
+            return Err(Refusal::new(Code::TsNotFound, Code::TsNotFound.text()));
+        }
     }
     Ok(writer.finish())
+}
+
+fn needs_newest() -> Refusal {
+    Refusal::new(Code::InvalidParameter, "not while tablets run with --data_format=1")
+}
+
+fn which(key: Option<&[u8]>, times: Option<(u64, Option<u64>)>) -> Which<'_> {
+    match (key, times) {
+        (Some(key), None | Some((u64::MAX, None))) => Which::Key(key),
+        (key, times) => {
+            let (newest, oldest) = times.unwrap_or((u64::MAX, None));
+            Which::Times { key, newest, oldest }
+        }
+    }
 }
 
 /// What a row or a dimension takes beside its bytes, about.
@@ -163,7 +239,7 @@ mod tests {
     fn refused(table: &Table, request: &pb::PutRequest) -> (Code, String) {
         let times: Vec<_> =
             table.indexes.iter().map(|i| i.ts.as_ref().and_then(|c| table.column(c))).collect();
-        let refusal = put(table, &times, request).unwrap_err();
+        let refusal = put(table, &times, request, Format::Summed, 0).unwrap_err();
         (refusal.code, refusal.text)
     }
 
@@ -213,7 +289,7 @@ mod tests {
             table.indexes.iter().map(|i| i.ts.as_ref().and_then(|c| table.column(c))).collect();
         let row = |ts| row::encode(&table.columns, &[Value::Varchar("a".into()), ts]).unwrap();
         let good = request(vec![dimension(0, b"a"), dimension(1, b"b")], row(Value::BigInt(77)));
-        let body = put(&table, &times, &good).unwrap();
+        let body = put(&table, &times, &good, Format::Summed, 0).unwrap();
         let Content::Rows(mut rows) = Entry::parse(&body).unwrap().content() else {
             panic!("not a put")
         };
@@ -242,7 +318,7 @@ mod tests {
         let times: Vec<_> = table.indexes.iter().map(|_| None).collect();
         let row = || row::encode(&table.columns, &[Value::Varchar("a".into()), Value::Null]);
         let both = request(vec![dimension(0, b"a"), dimension(1, b"b")], row().unwrap());
-        let body = put(&table, &times, &both).unwrap();
+        let body = put(&table, &times, &both, Format::Summed, 0).unwrap();
         let Content::Rows(mut rows) = Entry::parse(&body).unwrap().content() else {
             panic!("not a put")
         };
@@ -252,7 +328,7 @@ mod tests {
         assert_eq!(refused(&table, &only).0, Code::InvalidDimension);
         let dimensions = vec![dimension(1, b"b")];
         let gone = pb::DeleteRequest { dimensions, ..Default::default() };
-        assert_eq!(delete(&table, &gone).unwrap_err().code, Code::IndexNotFound);
+        assert_eq!(delete(&table, &gone, Format::Summed, 0).unwrap_err().code, Code::IndexNotFound);
     }
 
     #[test]
@@ -268,11 +344,14 @@ mod tests {
         };
         table.columns.push(added("c", false));
         let times = [None, Some(1)];
-        assert!(put(&table, &times, &before).is_ok());
+        assert!(put(&table, &times, &before, Format::Summed, 0).is_ok());
         let wide: Vec<Value> = values.into_iter().chain([Value::Int(3)]).collect();
         let wide = row::encode(&table.columns, &wide).unwrap();
-        assert!(put(&with_times(), &times, &request(vec![dimension(0, b"a")], wide)).is_ok());
+        assert!(
+            put(&with_times(), &times, &request(vec![dimension(0, b"a")], wide), Format::Summed, 0)
+                .is_ok()
+        );
         table.columns.push(added("d", true));
-        assert!(put(&table, &times, &before).is_err());
+        assert!(put(&table, &times, &before, Format::Summed, 0).is_err());
     }
 }

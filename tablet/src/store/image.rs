@@ -12,8 +12,11 @@ use std::sync::Arc;
 use stela_common::log::Log;
 use stela_common::table::Table;
 
+use super::Store;
+use super::index::Index;
 use super::list::{List, Point};
-use super::{IN_SNAPSHOT, Store};
+use super::values::{IN_SNAPSHOT, PLAIN, Values};
+use crate::config::Format;
 use crate::snapshot::Snapshot;
 use crate::snapshot::write::Writer;
 
@@ -28,21 +31,23 @@ impl Store {
     pub fn load(table: Arc<Table>, snapshot: Arc<Snapshot>) -> io::Result<Self> {
         let mut store = Self::new(table);
         let header = snapshot.header();
+        let plain = snapshot.format() == crate::snapshot::PLAIN;
+        let flags = if plain { IN_SNAPSHOT | PLAIN } else { IN_SNAPSHOT };
+        let ordered = |a: &[u8], b: &[u8]| if plain { a < b } else { Index::before(a, b) };
         // An index that the table does not have any more is nobody's; one that it has now only has no rows yet.
         for (at, section) in header.indexes.iter().enumerate() {
             let Some(index) = store.kept(at) else { continue };
             let wrong = |what: &str| snapshot.invalid(&format!("{what} (index {at})"));
-            index.reserve(section.keys);
             let mut before = None;
             for key in snapshot.keys(at) {
                 let (key, rows) = key.map_err(wrong)?;
-                if before.replace(key).is_some_and(|before| before >= key) {
+                if before.replace(key).is_some_and(|before| !ordered(before, key)) {
                     return Err(wrong("keys are not in order"));
                 }
                 if rows.iter().any(|row| row.place >= header.values_end) {
                     return Err(wrong("a row is beyond the values"));
                 }
-                let rows = rows.iter().map(|p| Point { place: p.place | IN_SNAPSHOT, ..p });
+                let rows = rows.iter().map(|p| Point { place: p.place | flags, ..p });
                 index.load(key, List::ordered(rows).ok_or_else(|| wrong("rows are not in order"))?);
             }
             if index.rows() != section.rows {
@@ -69,15 +74,20 @@ impl Store {
             .iter()
             .zip(&self.table.indexes)
             .map(|(index, definition)| {
-                let keys = index.sorted().into_iter();
                 let live = |list| self.live(list, &definition.ttl, now);
-                keys.map(|(key, list)| (key, list, live(list))).filter(|k| k.2 > 0).collect()
+                let keys = index.from(b"").map(|(key, list)| (key, list, live(list)));
+                let mut keys: Vec<_> = keys.filter(|k| k.2 > 0).collect();
+                if to.format() == Format::Plain {
+                    keys.sort_unstable_by_key(|k| k.0);
+                }
+                keys
             })
             .collect();
         let places = || {
             let keys = indexes.iter().flatten();
             keys.flat_map(|(_, list, live)| list.from(0).take(*live).map(|point| point.place))
         };
+        let values = Values::new(log, self.snapshot.as_ref(), places());
         let mut moved = Moved::new(places());
         for (at, keys) in indexes.iter().flat_map(|keys| keys.iter().enumerate()) {
             if at.is_multiple_of(STRIDE) && !go_on() {
@@ -86,7 +96,8 @@ impl Store {
             let (_, list, live) = keys;
             for point in list.from(0).take(*live) {
                 moved.value(point.place, || {
-                    self.see(log, point.place, |value| to.value(value))
+                    values
+                        .see(point.place, |value| to.value(value))
                         .map_err(io::Error::other)
                         .and_then(|written| written)
                 })?;

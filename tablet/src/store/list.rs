@@ -1,23 +1,21 @@
 //! The rows of one key: points (time, place), ordered by time, newest first, equal times newest insert first.
 //!
-//! **Layout**: the newest point stands in the slot of the key itself, so a key with one row costs no allocation; older
-//! ones in one array that grows by a quarter; beyond a thousand of them, in chunks of at most 512, so that an
-//! insertion anywhere moves at most one chunk and growing copies at most one.
+//! The newest point stands in the slot of the key itself, so a key with one row costs no allocation; older ones in a
+//! [`Tree`], which is one array that grows by a quarter until there are many. A position counts from the newest row on,
+//! which has 0.
 //!
-//! **Invariants**: inside, older points ascend by time, equal times by order of insertion, so that the common case is a
-//! push; no chunk is empty; no point is newer than `newest`.
+//! **Invariant**: no point in the tree is newer than `newest`.
 
-/// Points of a chunk, at most.
-const CHUNK: usize = 512;
-/// From so many older points on they stand in chunks.
-const SPLIT: usize = 2 * CHUNK;
+use std::ops::Range;
+
+use super::tree::Tree;
 
 /// One row in an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Point {
     /// Its time.
     pub ts: u64,
-    /// Where its value stands in the log.
+    /// Where its value stands.
     pub place: u64,
 }
 
@@ -25,44 +23,14 @@ pub struct Point {
 #[derive(Debug)]
 pub struct List {
     newest: Point,
-    older: Older,
-}
-
-#[derive(Debug)]
-enum Older {
-    Few(Vec<Point>),
-    Many(Box<Chunks>),
-}
-
-#[derive(Debug)]
-struct Chunks {
-    chunks: Vec<Vec<Point>>,
-    len: usize,
-    /// Points for which there is room.
-    capacity: usize,
-}
-
-/// Room for one more, a quarter at a time.
-fn grow(points: &mut Vec<Point>) {
-    if points.len() == points.capacity() {
-        points.reserve_exact((points.len() / 4).max(2));
-    }
-}
-
-/// Where a point of that time goes: behind all that are not newer.
-fn slot(points: &[Point], ts: u64) -> usize {
-    // Time mostly goes on.
-    match points.last() {
-        Some(last) if last.ts > ts => points.partition_point(|p| p.ts <= ts),
-        _ => points.len(),
-    }
+    older: Tree,
 }
 
 impl List {
     /// A key with one row.
     #[must_use]
     pub fn new(point: Point) -> Self {
-        Self { newest: point, older: Older::Few(Vec::new()) }
+        Self { newest: point, older: Tree::default() }
     }
 
     /// A key with these rows, newest first, in arrays that are no longer than they need to be; `None`: there are none, or
@@ -78,12 +46,7 @@ impl List {
         if last > newest.ts || !points.is_sorted_by_key(|p| p.ts) {
             return None;
         }
-        let older = if points.len() < SPLIT {
-            Older::Few(points)
-        } else {
-            Older::Many(Box::new(Chunks::new(points)))
-        };
-        Some(Self { newest, older })
+        Some(Self { newest, older: Tree::new(points) })
     }
 
     /// Adds a row.
@@ -93,26 +56,14 @@ impl List {
         } else {
             point
         };
-        match &mut self.older {
-            Older::Few(points) => {
-                grow(points);
-                points.insert(slot(points, older.ts), older);
-                if points.len() >= SPLIT {
-                    self.older = Older::Many(Box::new(Chunks::new(std::mem::take(points))));
-                }
-            }
-            Older::Many(chunks) => chunks.insert(older),
-        }
+        self.older.insert(older);
     }
 
     /// How many rows there are.
     #[must_use]
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
-        1 + match &self.older {
-            Older::Few(points) => points.len(),
-            Older::Many(chunks) => chunks.len,
-        }
+        1 + self.older.len()
     }
 
     /// The newest row.
@@ -121,144 +72,50 @@ impl List {
         self.newest
     }
 
-    /// How many rows are newer than that: the position (0 = newest) of the first that is not.
+    /// How many rows are newer than that: the position of the first that is not.
     #[must_use]
     pub fn newer_than(&self, ts: u64) -> usize {
         if self.newest.ts <= ts {
             return 0;
         }
-        1 + match &self.older {
-            Older::Few(points) => points.len() - slot(points, ts),
-            Older::Many(chunks) => chunks.newer_than(ts),
-        }
+        1 + self.older.len() - self.older.not_newer(ts)
     }
 
     /// The rows from a position on, newest first.
     pub fn from(&self, position: usize) -> impl Iterator<Item = Point> + '_ {
-        let skip = position.saturating_sub(1);
-        let (few, many) = match &self.older {
-            Older::Few(points) => (&points[..points.len().saturating_sub(skip)], None),
-            Older::Many(chunks) => (&[][..], Some(chunks.from(skip))),
-        };
         let newest = (position == 0).then_some(self.newest);
-        newest.into_iter().chain(few.iter().rev().copied()).chain(many.into_iter().flatten())
+        let skip = position.saturating_sub(1);
+        newest.into_iter().chain(self.older.descend(self.older.len().saturating_sub(skip)))
     }
 
     /// Keeps the `count` newest rows, at least one; returns how many went.
     pub fn keep(&mut self, count: usize) -> usize {
-        let before = self.len();
-        let older = count.max(1) - 1;
-        match &mut self.older {
-            Older::Few(points) if points.len() > older => {
-                // A new array: the room of what went is given back.
-                *points = points.split_off(points.len() - older);
-            }
-            Older::Few(_) => {}
-            Older::Many(chunks) => chunks.keep(older),
+        let gone = self.len().saturating_sub(count.max(1));
+        self.older.remove(0..gone);
+        gone
+    }
+
+    /// Takes out the rows of these positions; `false`: that would be all of them, and none is.
+    pub fn remove(&mut self, positions: Range<usize>) -> bool {
+        let positions = positions.start..positions.end.min(self.len());
+        if positions.len() == self.len() {
+            return false;
         }
-        before - self.len()
+        let older = self.older.len();
+        let rank = |position: usize| older - (position.max(1) - 1).min(older);
+        self.older.remove(rank(positions.end)..rank(positions.start));
+        if positions.contains(&0)
+            && let Some(next) = self.older.pop()
+        {
+            self.newest = next;
+        }
+        true
     }
 
     /// The bytes behind the slot.
     #[must_use]
     pub fn heap(&self) -> usize {
-        match &self.older {
-            Older::Few(points) => points.capacity() * size_of::<Point>(),
-            Older::Many(chunks) => {
-                size_of::<Chunks>()
-                    + chunks.chunks.capacity() * size_of::<Vec<Point>>()
-                    + chunks.capacity * size_of::<Point>()
-            }
-        }
-    }
-}
-
-impl Chunks {
-    fn new(points: Vec<Point>) -> Self {
-        let chunks: Vec<Vec<Point>> = points.chunks(CHUNK).map(<[Point]>::to_vec).collect();
-        Self { len: points.len(), capacity: chunks.iter().map(Vec::capacity).sum(), chunks }
-    }
-
-    fn insert(&mut self, point: Point) {
-        self.len += 1;
-        let at = self.chunk(point.ts);
-        let last = at + 1 == self.chunks.len();
-        let Some(chunk) = self.chunks.get_mut(at) else {
-            self.capacity += 1;
-            self.chunks.push(vec![point]);
-            return;
-        };
-        let slot = slot(chunk, point.ts);
-        if chunk.len() < CHUNK {
-            self.capacity -= chunk.capacity();
-            grow(chunk);
-            self.capacity += chunk.capacity();
-            chunk.insert(slot, point);
-        } else if last && slot == CHUNK {
-            // Time goes on: the full chunk stays full.
-            self.capacity += 1;
-            self.chunks.push(vec![point]);
-        } else {
-            self.capacity -= chunk.capacity();
-            let mut back = chunk.split_off(CHUNK / 2);
-            chunk.shrink_to_fit();
-            if slot <= CHUNK / 2 {
-                chunk.insert(slot, point)
-            } else {
-                back.insert(slot - CHUNK / 2, point)
-            }
-            self.capacity += chunk.capacity() + back.capacity();
-            self.chunks.insert(at + 1, back);
-        }
-    }
-
-    /// The chunk into which a point of that time goes: the last that does not begin with a newer one.
-    fn chunk(&self, ts: u64) -> usize {
-        self.chunks.partition_point(|c| c.first().is_some_and(|p| p.ts <= ts)).saturating_sub(1)
-    }
-
-    fn newer_than(&self, ts: u64) -> usize {
-        let mut newer = 0;
-        for chunk in self.chunks.iter().rev() {
-            let slot = slot(chunk, ts);
-            newer += chunk.len() - slot;
-            if slot > 0 {
-                break;
-            }
-        }
-        newer
-    }
-
-    fn from(&self, position: usize) -> impl Iterator<Item = Point> + '_ {
-        let (mut whole, mut skip) = (self.chunks.len(), position);
-        while whole > 0 && skip >= self.chunks[whole - 1].len() {
-            skip -= self.chunks[whole - 1].len();
-            whole -= 1;
-        }
-        let (rest, first) = self.chunks[..whole]
-            .split_last()
-            .map_or((&[][..], &[][..]), |(c, rest)| (rest, &c[..c.len() - skip]));
-        first.iter().rev().chain(rest.iter().rev().flat_map(|c| c.iter().rev())).copied()
-    }
-
-    fn keep(&mut self, count: usize) {
-        let mut surplus = self.len.saturating_sub(count);
-        self.len -= surplus;
-        let whole = self
-            .chunks
-            .iter()
-            .take_while(|c| {
-                let goes = c.len() <= surplus;
-                surplus -= if goes { c.len() } else { 0 };
-                goes
-            })
-            .count();
-        self.chunks.drain(..whole);
-        if let Some(first) = self.chunks.first_mut().filter(|_| surplus > 0) {
-            *first = first.split_off(surplus);
-        }
-        self.chunks.shrink_to_fit();
-        self.capacity = self.chunks.iter().map(Vec::capacity).sum();
+        self.older.heap()
     }
 }
 
@@ -358,17 +215,20 @@ mod tests {
     }
 
     #[test]
-    fn chunks_stay_small_in_any_order() {
-        for times in [
-            (0..6000).collect::<Vec<u64>>(),
-            (0..6000).rev().collect(),
-            (0..6000).map(|i| i % 7).collect(),
-        ] {
-            let (list, naive) = inserted(times);
-            check(&list, &naive, 1777, 3);
-            let Older::Many(chunks) = &list.older else { panic!("in chunks") };
-            assert!(chunks.chunks.iter().all(|c| !c.is_empty() && c.len() <= CHUNK));
-            assert_eq!(chunks.capacity, chunks.chunks.iter().map(Vec::capacity).sum::<usize>());
+    fn rows_are_taken_out_by_position() {
+        for count in [2u64, 5, 40, 2000] {
+            for (from, to) in
+                [(0, 1), (0, 2), (1, 2), (1, 3), (3, 3), (0, 30), (7, 1990), (0, 4000)]
+            {
+                let (mut list, mut naive) = inserted((0..count).map(|i| i * 7 % 100));
+                let rest = to.min(naive.0.len()) - from.min(naive.0.len());
+                let all = rest == naive.0.len();
+                assert_eq!(list.remove(from..to), !all, "{from}..{to} of {count}");
+                if !all {
+                    naive.0.drain(from.min(naive.0.len())..to.min(naive.0.len()));
+                }
+                check(&list, &naive, 1, 50);
+            }
         }
     }
 }

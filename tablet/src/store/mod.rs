@@ -12,61 +12,42 @@
 //!
 //! [`entry`] is the format of what is applied, [`check`] what is admitted, [`dedup`] which requests were seen,
 //! [`places`] where entries are, [`load`] what snapshot and log say at the start, [`image`] what goes into a snapshot and
-//! comes from it, [`replay`] entries that are applied once more, [`traverse`] all rows in pages. Called by the node, under its lock, and by whoever makes
-//! a snapshot, on a store of its own.
+//! comes from it, [`replay`] entries that are applied once more. [`index`], [`list`] and [`tree`] are where rows are found,
+//! [`query`] and [`traverse`] which rows a read is about, [`values`] what they hold, `delete` which rows go. Called by the
+//! node, under its lock, and by whoever makes a snapshot, on a store of its own.
 
+mod absent;
 pub mod check;
 pub mod dedup;
+mod delete;
 pub mod entry;
 pub mod image;
 pub mod index;
 pub mod list;
 pub mod load;
 pub mod places;
+pub mod query;
 pub mod replay;
 pub mod traverse;
+pub mod tree;
 pub mod ttl;
+pub mod values;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use entry::{Content, Entry, VALUE_HEADER};
+use entry::{Content, Entry};
 use index::Index;
 use list::{List, Point};
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::Offset;
 use stela_common::log::{Log, Position, RECORD_HEADER};
-use stela_common::table::{Table, Ttl};
+use stela_common::table::{Table, Ttl, TtlKind};
 use stela_proto::tablet as pb;
+use values::PLAIN;
 
-pub use index::SEG_CNT;
-
+use crate::config::Format;
 use crate::snapshot::Snapshot;
-
-/// In a place: it is one of the snapshot. No position in a log is that far.
-const IN_SNAPSHOT: u64 = 1 << 63;
-
-/// A range of rows of one key, newest first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Range {
-    /// The newest time, inclusive; 0: the newest there is.
-    pub st: u64,
-    /// The oldest time, exclusive.
-    pub et: u64,
-    /// So many rows at most; 0: all.
-    pub limit: u32,
-    /// So many bytes, about.
-    pub bytes: usize,
-}
-
-/// What a scan found.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Scanned {
-    /// Time and value of each.
-    pub rows: Vec<(u64, Bytes)>,
-    /// Nothing is left in the range.
-    pub finished: bool,
-}
 
 /// What can be read of one replica.
 #[derive(Debug)]
@@ -81,6 +62,8 @@ pub struct Store {
     grown: u64,
     /// Rows expire.
     expires: bool,
+    /// Of each index, how many rows a key may have; more need not be kept.
+    most: Vec<usize>,
 }
 
 /// Indexes that are not needed any more: to drop them takes a while, which nobody who holds a lock should wait for.
@@ -98,6 +81,7 @@ impl Store {
             snapshot: None,
             grown: 0,
             expires: true,
+            most: Vec::new(),
         };
         drop(store.set_table(table));
         store
@@ -119,7 +103,19 @@ impl Store {
         let deleted = self.indexes.iter_mut().zip(&table.indexes).filter(|(_, d)| d.deleted);
         freed.extend(deleted.map(|(index, _)| std::mem::take(index)));
         self.table = table;
+        self.limit();
         Freed(freed)
+    }
+
+    /// A hot key does not wait for the sweep.
+    fn limit(&mut self) {
+        let most = |ttl: &Ttl| match ttl.kind {
+            TtlKind::Latest | TtlKind::AbsOrLat if ttl.lat != 0 && self.expires => {
+                usize::try_from(ttl.lat).unwrap_or(usize::MAX)
+            }
+            _ => usize::MAX,
+        };
+        self.most = self.table.indexes.iter().map(|i| most(&i.ttl)).collect();
     }
 
     /// Do rows expire?
@@ -131,146 +127,80 @@ impl Store {
     /// Rows expire, or do not for the time being.
     pub fn set_expires(&mut self, expires: bool) {
         self.expires = expires;
+        self.limit();
     }
 
     /// The entry of a put, checked.
     ///
     /// # Errors
     /// What is wrong with the request.
-    pub fn put(&self, request: &pb::PutRequest) -> Result<Bytes, Refusal> {
-        check::put(&self.table, &self.times, request)
+    pub fn put(
+        &self,
+        request: &pb::PutRequest,
+        format: Format,
+        now: u64,
+    ) -> Result<Bytes, Refusal> {
+        check::put(&self.table, &self.times, request, format, now)
     }
 
     /// The entry of a deletion, checked.
     ///
     /// # Errors
     /// What is wrong with the request.
-    pub fn delete(&self, request: &pb::DeleteRequest) -> Result<Bytes, Refusal> {
-        check::delete(&self.table, request)
+    pub fn delete(
+        &self,
+        request: &pb::DeleteRequest,
+        format: Format,
+        now: u64,
+    ) -> Result<Bytes, Refusal> {
+        check::delete(&self.table, request, format, now)
     }
 
-    /// Applies the entry whose record stands at `at`.
+    /// Applies the entry whose record stands at `at` in the log. `false`: it stores only what is absent, and all of it was
+    /// there.
     ///
     /// # Errors
-    /// The body is no entry: the replica cannot go on behind it.
-    pub fn apply(&mut self, at: Position, body: &[u8]) -> Result<(), entry::Malformed> {
-        let entry = Entry::parse(body)?;
+    /// The body is no entry, or what it is about cannot be looked at: the replica cannot go on behind it.
+    pub fn apply(&mut self, log: &Log, at: Position, body: &[u8]) -> Result<bool, String> {
+        let entry = Entry::parse(body).map_err(|e| e.to_string())?;
         self.grown += (RECORD_HEADER + body.len()) as u64;
         match entry.content() {
             Content::Rows(rows) => {
+                let mut stored = false;
                 for row in rows {
-                    let place = at.0 + (RECORD_HEADER + row.place) as u64;
+                    if let Some((now, ttl)) = row.if_absent
+                        && let Some(first) = row.dimensions.clone().next()
+                        && self.is_there(log, &first, row.value, &ttl, now)?
+                    {
+                        continue;
+                    }
+                    stored = true;
+                    let at = at.0 + (RECORD_HEADER + row.place) as u64;
+                    let place = if row.summed { at } else { at | PLAIN };
                     for dimension in row.dimensions {
+                        let most = self.most.get(dimension.index).copied();
                         // An index that the table does not have any more is nobody's.
-                        if let Some(index) = self.kept(dimension.index) {
-                            index.insert(dimension.key, Point { ts: dimension.ts, place });
+                        if let (Some(index), Some(most)) = (self.kept(dimension.index), most) {
+                            let point = Point { ts: dimension.ts, place };
+                            index.insert(dimension.key, point, most);
                         }
                     }
                 }
+                Ok(stored)
             }
-            Content::Keys(keys) => {
-                for (index, key) in keys {
-                    if let Some(index) = self.kept(index) {
-                        index.remove(key);
-                    }
-                }
-            }
+            Content::Deletes(deletes) => self.delete_rows(log, deletes).map(|()| true),
         }
-        Ok(())
     }
 
-    /// The row of a key at a time, the newest insert where there are several; with `ts` 0 the newest row.
-    ///
-    /// # Errors
-    /// No such index or row, or the log cannot give the value.
-    pub fn get(
-        &self,
-        log: &Log,
-        index: u32,
-        key: &[u8],
-        ts: u64,
-        now: u64,
-    ) -> Result<(u64, Bytes), Refusal> {
-        let (index, ttl) = self.index(index)?;
-        let list = index.get(key).ok_or(Code::KeyNotFound)?;
-        let position = if ts == 0 { 0 } else { list.newer_than(ts) };
-        let point = list
-            .from(position)
-            .next()
-            .filter(|p| ts == 0 || p.ts == ts)
-            .ok_or(Code::KeyNotFound)?;
-        if self.expired(ttl, point.ts, position as u64, now) {
-            return Err(Code::KeyNotFound.into());
+    /// Takes expired rows out of some buckets of one index, from one on; returns where to go on: which index, and bucket.
+    pub fn sweep(&mut self, (at, bucket): (usize, usize), now: u64) -> Option<(usize, usize)> {
+        let definition = self.table.indexes.get(at)?;
+        let index = self.indexes.get_mut(at)?;
+        if !self.expires || (definition.ttl.abs == 0 && definition.ttl.lat == 0) {
+            return Some((at + 1, 0));
         }
-        Ok((point.ts, self.value(log, point)?))
-    }
-
-    /// The rows of a key in `(et, st]`, newest first. Rows of one time are only parted by the limit, or when they are
-    /// many times what a reply takes: who goes on below the last time misses none.
-    ///
-    /// # Errors
-    /// No such index, `st` before `et`, or the log cannot give a value.
-    pub fn scan(
-        &self,
-        log: &Log,
-        index: u32,
-        key: &[u8],
-        range: Range,
-        now: u64,
-    ) -> Result<Scanned, Refusal> {
-        let (index, ttl) = self.index(index)?;
-        if range.st != 0 && range.st < range.et {
-            return Err(Code::StartBeforeEnd.into());
-        }
-        let Some(list) = index.get(key) else {
-            return Ok(Scanned { rows: Vec::new(), finished: true });
-        };
-        let start = if range.st == 0 { 0 } else { list.newer_than(range.st) };
-        let mut found = Scanned { rows: Vec::new(), finished: true };
-        let mut bytes = 0;
-        for (position, point) in (start as u64..).zip(list.from(start)) {
-            if point.ts <= range.et || self.expired(ttl, point.ts, position, now) {
-                break;
-            }
-            let limited = range.limit != 0 && found.rows.len() >= range.limit as usize;
-            let parted = found.rows.last().is_some_and(|(last, _)| *last != point.ts);
-            if limited || (bytes > range.bytes && (parted || bytes > range.bytes * 4)) {
-                found.finished = false;
-                break;
-            }
-            let value = self.value(log, point)?;
-            bytes += value.len() + ROW;
-            found.rows.push((point.ts, value));
-        }
-        Ok(found)
-    }
-
-    /// How many rows a key has; with `filter_expired` those that have not expired.
-    ///
-    /// # Errors
-    /// No such index.
-    pub fn count(
-        &self,
-        index: u32,
-        key: &[u8],
-        filter_expired: bool,
-        now: u64,
-    ) -> Result<u64, Refusal> {
-        let (index, ttl) = self.index(index)?;
-        let count = |list| if filter_expired { self.live(list, ttl, now) } else { list.len() };
-        Ok(index.get(key).map_or(0, count) as u64)
-    }
-
-    /// Takes expired rows out of one of the [`SEG_CNT`] shards of each index.
-    pub fn sweep(&mut self, shard: usize, now: u64) {
-        if !self.expires {
-            return;
-        }
-        for (index, definition) in self.indexes.iter_mut().zip(&self.table.indexes) {
-            if definition.ttl.abs != 0 || definition.ttl.lat != 0 {
-                index.sweep(shard, &definition.ttl, now);
-            }
-        }
+        let next = index.sweep(bucket, SWEPT, &definition.ttl, now);
+        Some(next.map_or((at + 1, 0), |bucket| (at, bucket)))
     }
 
     /// Rows in the first index that is not deleted.
@@ -278,6 +208,13 @@ impl Store {
     pub fn records(&self) -> u64 {
         let first = self.table.first_index();
         first.and_then(|at| self.indexes.get(at)).map_or(0, Index::rows)
+    }
+
+    /// Keys in that index.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
+        let first = self.table.first_index();
+        first.and_then(|at| self.indexes.get(at)).map_or(0, Index::keys)
     }
 
     /// Bytes that the indexes take in memory.
@@ -310,29 +247,6 @@ impl Store {
         self.grown + self.snapshot.as_ref().map_or(0, |s| s.bytes())
     }
 
-    /// The value of a row, copied: one does not hold a segment for a client that reads slowly. Its checksum was looked at
-    /// when the log or the snapshot was opened, or the record received.
-    fn value(&self, log: &Log, point: Point) -> Result<Bytes, Refusal> {
-        self.see(log, point.place, Bytes::copy_from_slice).map_err(|e| {
-            tracing::error!(error = %e, "a row cannot be read");
-            Refusal::new(Code::Quarantined, format!("{}: {e}", Code::Quarantined.text()))
-        })
-    }
-
-    /// Shows the value at a place.
-    fn see<R>(&self, log: &Log, place: u64, see: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
-        let absent = || format!("no value at {}", place & !IN_SNAPSHOT);
-        if place & IN_SNAPSHOT != 0 {
-            let value = self.snapshot.as_ref().and_then(|s| s.value(place & !IN_SNAPSHOT));
-            return value.map(see).ok_or_else(absent);
-        }
-        let within = |bytes: &[u8]| {
-            let (len, rest) = bytes.split_first_chunk::<VALUE_HEADER>()?;
-            rest.get(..u32::from_le_bytes(*len) as usize).map(see)
-        };
-        log.peek(Position(place), within).map_err(|e| e.to_string())?.ok_or_else(absent)
-    }
-
     /// How many rows of a list, from the newest on, can be seen.
     fn live(&self, list: &List, ttl: &Ttl, now: u64) -> usize {
         if self.expires { ttl::live(list, ttl, now) } else { list.len() }
@@ -358,6 +272,8 @@ impl Store {
     }
 }
 
+/// Buckets that one step of the sweep goes through.
+const SWEPT: usize = 32;
 /// What a row takes in a reply beside its value, about.
 const ROW: usize = 16;
 

@@ -48,7 +48,7 @@ impl Source<'_> {
                     Some(Err(e)) => return Err(failed(&e)),
                     None => return Err(failed(&"it is not there")),
                 }
-                store.apply(record.position(), record.body()).map_err(|e| failed(&e))?;
+                store.apply(self.log, record.position(), record.body()).map_err(|e| failed(&e))?;
                 if let Some(dedup) = dedup.as_deref_mut() {
                     let entry = Entry::parse(record.body()).map_err(|e| failed(&e))?;
                     dedup.appended(next, entry.session(), entry.seq());

@@ -10,8 +10,11 @@ use stela_common::log::{Kind, NewRecord, Options, Recovery};
 use stela_common::table::{self, Column, ColumnType, TtlKind};
 
 use super::dedup::{Dedup, Verdict};
+use super::entry::Which;
 use super::load::{Loaded, replay};
 use super::places::{Unreadable, read_entries};
+use super::query::{Filter, Get, Match, Range, Scanned};
+use super::traverse::{Page, Pages};
 use super::*;
 use crate::snapshot::Header;
 use crate::snapshot::write::Writer;
@@ -66,6 +69,11 @@ fn open(dir: &std::path::Path) -> (Log, Recovery) {
     Log::open(Disk::real(), dir, options, |e| panic!("{e}")).unwrap()
 }
 
+pub(crate) fn an_empty_log() -> (Log, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    (open(dir.path()).0, dir)
+}
+
 /// A log and what is in force of one partition, by the definition.
 struct Scene {
     log: Log,
@@ -76,8 +84,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (log, _) = open(dir.path());
+        let (log, dir) = an_empty_log();
         Self { log, dir, entries: vec![], session: (0, 0) }
     }
 
@@ -97,7 +104,7 @@ impl Scene {
 
     fn put(&mut self, epoch: u64, lag: u32, key: &str, ts: u64, value: &str) -> Position {
         let mut writer = entry::Writer::put(self.session.0, self.session.1, 0);
-        writer.row(1);
+        writer.row(1, &Ttl::default());
         writer.dimension(0, ts, key.as_bytes());
         writer.value(value.as_bytes());
         self.entry(epoch, lag, writer.finish())
@@ -127,9 +134,65 @@ impl Scene {
     fn store(&self, table: Table) -> Store {
         let mut store = Store::new(Arc::new(table));
         for (_, at, body) in &self.entries {
-            store.apply(Position(*at), body).unwrap();
+            store.apply(&self.log, Position(*at), body).unwrap();
         }
         store
+    }
+}
+
+/// As readers do it, in two steps.
+impl Store {
+    pub(crate) fn scan(
+        &self,
+        log: &Log,
+        index: u32,
+        key: &[u8],
+        range: Range,
+        now: u64,
+    ) -> Result<Scanned, Refusal> {
+        self.find_range(log, index, key, range, now).map(|found| found.read().unwrap())
+    }
+
+    fn get(
+        &self,
+        log: &Log,
+        index: u32,
+        key: &[u8],
+        ts: u64,
+        now: u64,
+    ) -> Result<(u64, Bytes), Refusal> {
+        let found = self.find(log, index, key, &Get::at(ts), now)?;
+        Ok(found.read().unwrap().rows.remove(0))
+    }
+
+    fn traverse(
+        &self,
+        log: &Log,
+        index: u32,
+        limit: usize,
+        cursor: &[u8],
+        now: u64,
+    ) -> Result<Page, Refusal> {
+        let pages = Pages { limit, cursor, ..Pages::default() };
+        self.find_page(log, index, pages, now).map(|found| found.read().unwrap())
+    }
+
+    /// How many rows of a key are stored.
+    pub(crate) fn stored(&self, index: u32, key: &[u8]) -> Result<u64, Refusal> {
+        self.count(index, key, None, 0)
+    }
+
+    /// How many of them can be seen.
+    fn visible(&self, index: u32, key: &[u8], now: u64) -> Result<u64, Refusal> {
+        let all = Filter { st: 0, st_kind: Match::Le, et: 0, et_kind: Match::Ge, distinct: false };
+        self.count(index, key, Some(&all), now)
+    }
+
+    fn sweep_all(&mut self, now: u64) {
+        let mut from = Some((0, 0));
+        while let Some(at) = from {
+            from = self.sweep(at, now);
+        }
     }
 }
 
@@ -141,8 +204,8 @@ fn scan(
     et: u64,
     limit: u32,
 ) -> (Vec<(u64, String)>, bool) {
-    let found =
-        store.scan(log, 0, key.as_bytes(), Range { st, et, limit, bytes: 1 << 20 }, 0).unwrap();
+    let range = Range { st, et, limit, bytes: 1 << 20, ..Range::default() };
+    let found = store.scan(log, 0, key.as_bytes(), range, 0).unwrap();
     let text = |v: Bytes| String::from_utf8(v.to_vec()).unwrap();
     (found.rows.into_iter().map(|(ts, v)| (ts, text(v))).collect(), found.finished)
 }
@@ -181,8 +244,8 @@ fn rows_are_read_newest_first_in_the_range_that_is_asked_for() {
     assert_eq!(get(&store, &scene.log, "k", 4), Ok((4, "again".into())));
     assert_eq!(get(&store, &scene.log, "k", 6), Err(Code::KeyNotFound));
     assert_eq!(get(&store, &scene.log, "none", 0), Err(Code::KeyNotFound));
-    assert_eq!(store.count(0, b"k", false, 0), Ok(6));
-    assert_eq!(store.count(0, b"none", false, 0), Ok(0));
+    assert_eq!(store.stored(0, b"k"), Ok(6));
+    assert_eq!(store.stored(0, b"none"), Ok(0));
     assert_eq!(store.records(), 6);
 }
 
@@ -195,7 +258,7 @@ fn a_scan_cut_by_size_goes_on_below_its_last_time() {
     let store = scene.store(plain());
     let (mut st, mut seen) = (0, 0);
     loop {
-        let range = Range { st, et: 0, limit: 0, bytes: 2000 };
+        let range = Range { st, bytes: 2000, ..Range::default() };
         let found = store.scan(&scene.log, 0, b"k", range, 0).unwrap();
         assert!(found.rows.len() <= 24, "about what was asked for: {}", found.rows.len());
         seen += found.rows.len();
@@ -212,9 +275,9 @@ fn a_deleted_key_is_gone_until_it_is_written_again() {
     let mut scene = Scene::new();
     scene.put(1, 0, "k", 1, "a");
     scene.put(1, 0, "l", 1, "b");
-    let mut writer = entry::Writer::delete(0, 0);
-    writer.key(0, b"k");
-    writer.key(5, b"l");
+    let mut writer = entry::Writer::delete(0, 0, 0, true);
+    writer.rows(0, Which::Key(b"k"), &Ttl::default());
+    writer.rows(5, Which::Key(b"l"), &Ttl::default());
     scene.entry(1, 0, writer.finish());
     scene.put(1, 0, "k", 2, "c");
     let store = scene.store(plain());
@@ -239,8 +302,8 @@ fn expired_rows_are_not_seen_and_a_changed_ttl_holds_at_once() {
             .unwrap()
             .rows
             .len();
-        assert_eq!(store.count(0, b"k", true, now), Ok(seen as u64));
-        assert_eq!(store.count(0, b"k", false, now), Ok(10));
+        assert_eq!(store.visible(0, b"k", now), Ok(seen as u64));
+        assert_eq!(store.stored(0, b"k"), Ok(10));
         let oldest = (11 - seen as u64) * 60_000;
         assert!(seen == 0 || store.get(&scene.log, 0, b"k", oldest, now).is_ok());
         assert!(seen == 10 || store.get(&scene.log, 0, b"k", oldest - 60_000, now).is_err());
@@ -337,9 +400,13 @@ fn the_log_is_the_same_after_a_restart() {
 
 /// A snapshot of a store, and the store that is loaded from it.
 fn through_a_snapshot(scene: &Scene, store: &Store, now: u64) -> (tempfile::TempDir, Store) {
+    through(Format::Summed, scene, store, now)
+}
+
+fn through(format: Format, scene: &Scene, store: &Store, now: u64) -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a");
-    let mut writer = Writer::create(&Disk::real(), &path).unwrap();
+    let mut writer = Writer::create(&Disk::real(), &path, format).unwrap();
     store.save(&scene.log, &mut writer, now, &|| true).unwrap();
     let offset = Offset(scene.entries.len() as u64);
     let mut dedup = Dedup::default();
@@ -369,7 +436,7 @@ fn through_a_snapshot(scene: &Scene, store: &Store, now: u64) -> (tempfile::Temp
 fn a_value_stands_once_in_a_snapshot_whatever_number_of_keys_name_it() {
     let mut scene = Scene::new();
     let mut writer = entry::Writer::put(0, 0, 0);
-    writer.row(4);
+    writer.row(4, &Ttl::default());
     for (index, key) in [(0, "a"), (0, "b"), (1, "a"), (1, "a")] {
         writer.dimension(index, 7, key.as_bytes());
     }
@@ -400,7 +467,7 @@ fn what_has_expired_is_not_in_a_snapshot() {
     let mut table = plain();
     table.indexes[0].ttl = Ttl { kind: TtlKind::Absolute, abs: 3, lat: 0 };
     let (_dir, loaded) = through_a_snapshot(&scene, &scene.store(table), 10 * 60_000);
-    assert_eq!((loaded.count(0, b"k", false, 0), loaded.records()), (Ok(3), 6));
+    assert_eq!((loaded.stored(0, b"k"), loaded.records()), (Ok(3), 6));
 }
 
 #[test]
@@ -409,7 +476,7 @@ fn a_snapshot_is_given_up_when_the_tablet_stops() {
     scene.put(1, 0, "k", 1, "v");
     let store = scene.store(plain());
     let path = scene.dir.path().join("a");
-    let mut writer = Writer::create(&Disk::real(), &path).unwrap();
+    let mut writer = Writer::create(&Disk::real(), &path, Format::Summed).unwrap();
     let given_up = store.save(&scene.log, &mut writer, 0, &|| false).unwrap_err();
     assert_eq!(given_up.kind(), std::io::ErrorKind::Interrupted);
 }
@@ -484,8 +551,8 @@ proptest! {
         for (key, ts, value, deletes) in rows {
             let (key, ts, value) = (format!("k{key}"), ts + 1, format!("v{value}"));
             if deletes == 0 {
-                let mut writer = entry::Writer::delete(0, 0);
-                writer.key(0, key.as_bytes());
+                let mut writer = entry::Writer::delete(0, 0, 0, true);
+                writer.rows(0, Which::Key(key.as_bytes()), &Ttl::default());
                 scene.entry(1, 0, writer.finish());
                 naive.remove(&key);
             } else {
@@ -497,12 +564,14 @@ proptest! {
         let (_dir, loaded) = through_a_snapshot(&scene, &store, 0);
         // And a snapshot of what was loaded from one, and of what came later.
         let (_dir, again) = through_a_snapshot(&scene, &loaded, 0);
+        let (_dir, plain) = through(Format::Plain, &scene, &again, 0);
         for key in ["k0", "k1", "k2", "k3"] {
             let mut expected = naive.remove(key).unwrap_or_default();
             expected.sort_by_key(|(ts, _)| std::cmp::Reverse(*ts));
             prop_assert_eq!(scan(&store, &scene.log, key, 0, 0, 0), (expected.clone(), true));
             prop_assert_eq!(scan(&loaded, &scene.log, key, 0, 0, 0), (expected.clone(), true));
-            prop_assert_eq!(scan(&again, &scene.log, key, 0, 0, 0), (expected, true));
+            prop_assert_eq!(scan(&again, &scene.log, key, 0, 0, 0), (expected.clone(), true));
+            prop_assert_eq!(scan(&plain, &scene.log, key, 0, 0, 0), (expected, true));
         }
     }
 }
@@ -564,7 +633,7 @@ fn rows_that_come_and_go_meanwhile_neither_double_nor_hide_others() {
     let mut later = later.into_iter();
     let rows = pages(&mut store, &scene.log, 2, 0, |store| {
         let (_, at, body) = later.next().unwrap();
-        store.apply(Position(at), &body).unwrap();
+        store.apply(&scene.log, Position(at), &body).unwrap();
     });
     let mut seen: Vec<_> = rows.iter().map(|row| row.2.clone()).collect();
     assert_eq!(seen.iter().filter(|v| v.starts_with('v')).count(), 30);
@@ -587,14 +656,14 @@ fn a_page_is_bounded_and_shows_nothing_that_has_expired() {
     assert_eq!(pages(&mut store, &scene.log, 1, now, |_| {}).len(), 3);
     // Expiry off: all is seen, by every kind of read, and the sweep leaves it.
     store.set_expires(false);
-    (0..SEG_CNT).for_each(|shard| store.sweep(shard, now));
+    store.sweep_all(now);
     assert_eq!(pages(&mut store, &scene.log, 4, now, |_| {}).len(), 10);
-    assert_eq!(store.count(0, b"k1", true, now), Ok(1));
+    assert_eq!(store.visible(0, b"k1", now), Ok(1));
     assert!(store.get(&scene.log, 0, b"k1", 0, now).is_ok());
     let range = Range { bytes: 1 << 20, ..Range::default() };
     assert_eq!(store.scan(&scene.log, 0, b"k1", range, now).unwrap().rows.len(), 1);
     store.set_expires(true);
-    (0..SEG_CNT).for_each(|shard| store.sweep(shard, now));
+    store.sweep_all(now);
     assert_eq!(store.records(), 3);
 
     let mut scene = Scene::new();
@@ -613,7 +682,7 @@ fn a_deleted_index_is_empty_and_keeps_its_place() {
     let mut scene = Scene::new();
     let two = |ts: u64| {
         let mut writer = entry::Writer::put(0, 0, 0);
-        writer.row(2);
+        writer.row(2, &Ttl::default());
         writer.dimension(0, ts, b"a");
         writer.dimension(1, ts, b"b");
         writer.value(b"v");
@@ -626,12 +695,12 @@ fn a_deleted_index_is_empty_and_keeps_its_place() {
     table.indexes[0].deleted = true;
     drop(store.set_table(Arc::new(table.clone())));
     assert!(store.memory() < memory, "its memory is given back");
-    let look = |store: &Store| (store.count(0, b"a", false, 0), store.count(1, b"b", false, 0));
+    let look = |store: &Store| (store.stored(0, b"a"), store.stored(1, b"b"));
     let gone = Err(Code::IndexNotFound.into());
     assert_eq!(look(&store), (gone.clone(), Ok(1)));
     // What is in the log, in a snapshot or comes now goes into the other one.
     let at = scene.entry(1, 0, two(2));
-    store.apply(at, &two(2)).unwrap();
+    store.apply(&scene.log, at, &two(2)).unwrap();
     assert_eq!((look(&store), store.records()), ((gone.clone(), Ok(2)), 2));
     assert_eq!(look(&scene.store(table.clone())), (gone.clone(), Ok(2)));
     let (_dir, mut loaded) = through_a_snapshot(&scene, &store, 0);
@@ -652,5 +721,5 @@ fn a_deleted_index_is_empty_and_keeps_its_place() {
     table.indexes.push(index);
     table.columns.push(Column { name: "c".into(), kind: ColumnType::Int, not_null: false });
     drop(loaded.set_table(Arc::new(table)));
-    assert_eq!((look(&loaded).1, loaded.count(2, b"a", false, 0)), (Ok(2), Ok(0)));
+    assert_eq!((look(&loaded).1, loaded.stored(2, b"a")), (Ok(2), Ok(0)));
 }

@@ -28,6 +28,10 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Table 7 without a schema.
 pub fn table(partitions: u32, replicas: u32) -> stela_proto::common::Table {
+    (&plain_table(partitions, replicas)).into()
+}
+
+pub fn plain_table(partitions: u32, replicas: u32) -> Table {
     let index = Index {
         name: "key".into(),
         columns: vec![],
@@ -35,7 +39,7 @@ pub fn table(partitions: u32, replicas: u32) -> stela_proto::common::Table {
         ttl: Ttl::default(),
         deleted: false,
     };
-    (&Table {
+    Table {
         tid: TID.into(),
         db: "db".into(),
         name: "t".into(),
@@ -46,8 +50,7 @@ pub fn table(partitions: u32, replicas: u32) -> stela_proto::common::Table {
         options: Default::default(),
         created_index: 0,
         added_columns: 0,
-    })
-        .into()
+    }
 }
 
 /// A tablet's place in the world: it stays when the tablet goes.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod conformance;
 mod interleavings;
 mod lost;
 mod nameserver;

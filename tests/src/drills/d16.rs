@@ -25,11 +25,15 @@ const STILL: Duration = Duration::from_secs(1);
 const JOB: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(plan: Plan) -> Result<Outcome> {
-    let mut stage = Stage::begin(plan, Scene::default()).await?;
     let other = std::env::var_os(OTHER).map(PathBuf::from);
+    let mut scene = Scene::default();
     if let Some(other) = &other {
         ensure!(other.exists(), "{OTHER} names no file: {}", other.display());
+        // It is to be gone back to. That one does not know the flag, and does not look at the variable.
+        let format = ("STELA_DATA_FORMAT".to_owned(), "1".to_owned());
+        scene.setup.tablet.environment.push(format);
     }
+    let mut stage = Stage::begin(plan, scene).await?;
     let rounds = plan.rounds.unwrap_or(usize::MAX);
     let mut worst: Vec<(String, Duration)> = Vec::new();
     let phases = match other {

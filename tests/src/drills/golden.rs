@@ -236,11 +236,8 @@ impl Session {
                     _ => (*t).to_owned(),
                 };
                 // Some units stand apart from their number, in masked columns only.
-                let cells = tokens
-                    .iter()
-                    .enumerate()
-                    .map(cell)
-                    .filter(|c| !["K", "M"].contains(&c.as_str()));
+                let values = tokens.iter().filter(|t| !["K", "M"].contains(t));
+                let cells = values.enumerate().map(cell);
                 out.push_str(&cells.collect::<Vec<_>>().join(" "));
                 out.push('\n');
             } else {

@@ -1,5 +1,7 @@
 //! `delete`.
 
+use stela_common::client::Deletion;
+
 use super::super::Session;
 use super::{index_of, nobody_leads, open};
 use crate::print::Answer;
@@ -17,7 +19,7 @@ pub(crate) async fn delete(session: &Session, args: &[&str]) -> Answer {
     let Ok(index) = index_of(&table, rest.first().copied()) else {
         return Answer::failed(format!("idx_name {} does not exist", rest[0]));
     };
-    match session.client.delete(&table, index, key.as_bytes()).await {
+    match session.client.delete(&table, index, key.as_bytes(), Deletion::default()).await {
         Ok(_) => Answer::done("delete ok"),
         Err(error) => match nobody_leads(&table, key.as_bytes()) {
             Some(pid) => Answer::failed(format!(

@@ -7,6 +7,7 @@ mod image;
 mod install;
 mod make;
 mod manual;
+mod model;
 mod refuse;
 mod retain;
 
@@ -25,7 +26,7 @@ use crate::chores;
 use crate::partition::Caller;
 use crate::registry::{self, Told};
 use crate::start;
-use crate::store::Range;
+use crate::store::query::Range;
 use crate::store::tests::plain;
 use crate::write::{self, Inbox, Request};
 
