@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Timelike as _;
 use stela_common::clock::{Millis, wall_ms};
 use stela_common::ids::{Offset, PartitionKey, TableId};
 use stela_replica::message::Input;
@@ -142,13 +143,30 @@ fn report(node: &Arc<Node>) {
     }
 }
 
+/// Something that is done once in a certain hour of each day.
+struct Daily {
+    hour: u32,
+    /// The day on which it was done last.
+    done: Option<chrono::NaiveDate>,
+}
+
+impl Daily {
+    fn is_due(&mut self, now: chrono::NaiveDateTime) -> bool {
+        now.hour() == self.hour && self.done.replace(now.date()) != Some(now.date())
+    }
+}
+
 /// Makes the snapshots that are due, and gives back what nobody needs of the log, until the node stops.
 pub async fn keep_short(node: Arc<Node>) {
     let mut tried: BTreeMap<PartitionKey, (Offset, Millis)> = BTreeMap::new();
+    let mut daily = Daily { hour: node.config.snapshots.hour, done: None };
     loop {
         tokio::select! {
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(node.config.snapshots.look) => {}
+        }
+        if daily.is_due(chrono::Local::now().naive_local()) {
+            node.snapshot_all().await;
         }
         let mut may_try = |key: PartitionKey| {
             let base = node.look().partitions.get(&key).map_or(Offset(0), |p| p.store.base());
@@ -186,5 +204,25 @@ pub async fn sweep(node: Arc<Node>) {
                 tokio::task::yield_now().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::NaiveDate;
+
+    use super::*;
+
+    #[test]
+    fn once_a_day_in_its_hour_whenever_it_is_looked() {
+        let mut daily = Daily { hour: 23, done: None };
+        let at = |day, hour, minute| {
+            NaiveDate::from_ymd_opt(2026, 3, day).unwrap().and_hms_opt(hour, minute, 0).unwrap()
+        };
+        let times = [(1, 22, 59), (1, 23, 0), (1, 23, 1), (2, 0, 0), (2, 23, 59), (3, 23, 0)];
+        let due = times.map(|(day, hour, minute)| daily.is_due(at(day, hour, minute)));
+        assert_eq!(due, [false, true, false, false, true, true]);
+        let mut never = Daily { hour: 24, done: None };
+        assert!((0..24).all(|hour| !never.is_due(at(1, hour, 0))));
     }
 }

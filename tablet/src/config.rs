@@ -30,6 +30,8 @@ pub struct Config {
     pub data_format: Format,
     /// Bytes that the indexes may take; beyond, puts are refused. 0: no limit.
     pub max_memory: u64,
+    /// Bytes of disk that puts leave to what may not fail; with less, they are refused.
+    pub disk_reserve: u64,
     /// Snapshots go to other tablets with so many bytes per second, all together; 0: as fast as it goes.
     pub transfer_bytes_s: u64,
     /// The timing of replication.
@@ -58,6 +60,8 @@ pub struct Snapshots {
     pub grown: u64,
     /// When there are so many entries since the last one; 0: whatever their number.
     pub every: u64,
+    /// In this hour of the local day, of every copy that has changed since its last one; 24: in none.
+    pub hour: u32,
     /// How often it is looked whether one is due.
     pub look: Duration,
 }
@@ -84,9 +88,15 @@ impl Config {
             sweep: Duration::from_secs(60),
             data_format: Format::Summed,
             max_memory: 0,
+            disk_reserve: 0,
             transfer_bytes_s: 64 << 20,
             timing: Timing::default(),
-            snapshots: Snapshots { grown: 64 << 20, every: 0, look: Duration::from_secs(1) },
+            snapshots: Snapshots {
+                grown: 64 << 20,
+                every: 0,
+                hour: 24,
+                look: Duration::from_secs(1),
+            },
             log_keep: 1 << 30,
         }
     }

@@ -181,6 +181,11 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
     let waiter = Waiter { caller, repeatable: id.0 != 0, level };
     match p.dedup.look(id.0, id.1, request.again()) {
         // What takes memory away is taken.
+        Verdict::New
+            if node.short.load(Ordering::Relaxed) && matches!(request, Request::Put(_)) =>
+        {
+            return refuse(waiter.caller, &Code::DiskFull.into(), epoch);
+        }
         Verdict::New if node.full.load(Ordering::Relaxed) && matches!(request, Request::Put(_)) => {
             return refuse(waiter.caller, &Code::MemoryFull.into(), epoch);
         }

@@ -63,7 +63,6 @@ const TEXTS: &[&str] = &[
     "partition_num",
     "replica_num",
     "system_table_replica_num",
-    "make_snapshot_time",
     "make_snapshot_check_interval",
     "make_snapshot_threshold_offset",
     "make_snapshot_offline_interval",

@@ -238,6 +238,20 @@ pub(crate) const FLAGS: &[Flag] = &[
         "MiB that the log may take: a follower that misses more than it still has gets a snapshot",
     ),
     flag(
+        "make_snapshot_time",
+        Kind::Number,
+        "23",
+        &[Role::Tablet],
+        "hour of the local day in which every partition that has changed gets a snapshot; 24: none does",
+    ),
+    flag(
+        "disk_reserve_mb",
+        Kind::Number,
+        "256",
+        &[Role::Tablet],
+        "MiB of disk that puts leave free: with less they are refused, and taken again when there is room",
+    ),
+    flag(
         "data_format",
         Kind::Number,
         "2",

@@ -96,7 +96,7 @@ fn a_flag_file() {
     write(
         "good",
         &format!(
-            "# a comment\n\n  --endpoint=a:1  \n-zk_root_path /x y\n--bootstrap\n--cmd=put t a b\n--make_snapshot_time=23\n--flagfile={}\n",
+            "# a comment\n\n  --endpoint=a:1  \n-zk_root_path /x y\n--bootstrap\n--cmd=put t a b\n--gc_pool_size=2\n--flagfile={}\n",
             path("inner")
         ),
     );
@@ -106,7 +106,7 @@ fn a_flag_file() {
     assert_eq!(got.text("cmd"), "put t a b");
     assert_eq!(got.text("cluster"), "inner");
     assert!(!got.truth("bootstrap"));
-    assert_eq!(got.foreign(), ["make_snapshot_time"]);
+    assert_eq!(got.foreign(), ["gc_pool_size"]);
 
     write("bad", "--endpoint=a:1\n--bogus=1\n");
     let text = error(&[&format!("--flagfile={}", path("bad"))]);

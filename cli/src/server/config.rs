@@ -105,6 +105,15 @@ pub(super) fn tablet(flags: &Flags) -> Result<stela_tablet::Config, FlagError> {
             return Err(FlagError::new(format!("--data_format={other} is wrong: it takes 1 or 2")));
         }
     };
+    config.snapshots.hour = match flags.number("make_snapshot_time") {
+        hour @ 0..=24 => u32::try_from(hour).unwrap_or(24),
+        other => {
+            return Err(FlagError::new(format!(
+                "--make_snapshot_time={other} is wrong: it takes an hour, or 24 for never"
+            )));
+        }
+    };
+    config.disk_reserve = flags.number("disk_reserve_mb").saturating_mul(1 << 20);
     config.max_memory = flags.number("max_memory_mb").saturating_mul(1 << 20);
     Ok(config)
 }

@@ -165,6 +165,8 @@ pub struct Node {
     pub(crate) cold: AtomicBool,
     /// The indexes take more memory than they may.
     pub(crate) full: AtomicBool,
+    /// There is less disk left than is kept in reserve.
+    pub(crate) short: AtomicBool,
     /// Snapshots that go to other tablets, and come from them.
     pub transfers: Transfers,
     /// Held by whoever makes, installs or removes snapshots: one at a time.
@@ -213,6 +215,7 @@ impl Node {
             hangs: AtomicBool::new(false),
             cold: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            short: AtomicBool::new(false),
             snapshots: tokio::sync::Mutex::new(()),
             pins: Mutex::default(),
             inner: Mutex::new(inner),

@@ -16,6 +16,7 @@ use stela_replica::message::Input;
 
 use super::snapshot::Unmade;
 use super::{Inner, Node};
+use crate::partition::Partition;
 
 /// Bytes of records in one file, about.
 const MOVED: usize = 16 << 20;
@@ -75,6 +76,20 @@ impl Node {
             if tried(key) {
                 self.shorten(key).await;
             }
+        }
+    }
+
+    /// Makes a snapshot of every copy that has changed since its last one.
+    pub(crate) async fn snapshot_all(self: &Arc<Self>) {
+        let changed: Vec<PartitionKey> = {
+            let inner = self.look();
+            let changed =
+                |p: &Partition| p.quarantine.is_none() && !p.paused && p.applied > p.store.base();
+            inner.partitions.iter().filter(|(_, p)| changed(p)).map(|(key, _)| *key).collect()
+        };
+        for key in changed {
+            // Why one was not made is in the log; the next one is tried.
+            let _ = self.make_snapshot(key).await;
         }
     }
 

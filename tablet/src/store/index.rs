@@ -1,7 +1,7 @@
 //! One index of one partition: from a key to its rows, as a hash table that grows a bucket at a time.
 //!
 //! Extendible hashing (Fagin et al., *ACM TODS* 4(3), 1979): a directory over the first bits of the key's hash leads to
-//! buckets of at most [`BUCKET`] keys; a full one is split in two. So nothing ever takes long: there is no rehash, a sweep
+//! buckets of at most `BUCKET` keys; a full one is split in two. So nothing ever takes long: there is no rehash, a sweep
 //! goes bucket by bucket, and keys can be gone through in the order of their hashes, which is the same on every replica
 //! and stays while keys come and go. Only committed rows are here (R28), so that nothing ever has to be taken back.
 //!

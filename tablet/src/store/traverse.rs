@@ -1,6 +1,6 @@
 //! All rows of one index, a page at a time.
 //!
-//! The order is that of [`Index::from`], and of a key's rows, newest first: it is the same on every replica and stays while
+//! The order is that of [`Index::from`](super::index::Index::from), and of a key's rows, newest first: it is the same on every replica and stays while
 //! rows come and go, so that whoever takes page after page sees each row that was there from the first to the last once,
 //! whoever leads meanwhile.
 //!

@@ -4,7 +4,7 @@
 //! newer than a time and the point with a given rank are found in O(log n), and the old end goes leaf by leaf. A full
 //! leaf at the end stays full, as time mostly goes on.
 //!
-//! **Invariants**: only the root may be empty; a leaf has at most [`LEAF`] points, a node at most [`FAN`] children; a
+//! **Invariants**: only the root may be empty; a leaf has at most `LEAF` points, a node at most `FAN` children; a
 //! child's `first` is not newer than any of its points and not older than any of the child before. The depth of leaves
 //! may differ after a removal.
 //!

@@ -389,3 +389,65 @@ async fn c15_the_figures_of_a_partition_are_right() {
     assert!(after.memory * 2 < before.memory + before.memory / 4, "{before:?} {after:?}");
     running.stop().await;
 }
+
+/// Until a put gets that code.
+async fn refused_with(client: &mut Client, code: i32, text: &str) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let reply = client.put(put(vec![row("more", 1, "v")], (0, 0))).await;
+        match said(&reply.status) {
+            OK => assert!(tokio::time::Instant::now() < deadline, "puts are still taken"),
+            refused => return assert_eq!(refused, (code, text)),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn c13_without_room_on_the_disk_puts_are_refused_and_reads_go_on() {
+    let nameserver = FakeNameserver::start().await;
+    let home = Home::new(&nameserver);
+    let running = home.start().await;
+    nameserver.create(table(1, 1), &[1]);
+    nameserver.elect(TID, 1, &[1]);
+    until("it serves", || nameserver.report(1, TID, 0).serving).await;
+    running.client().await.store("k", 1, "v").await;
+    running.stop().await;
+
+    // Kept in reserve is more than any disk has.
+    let running = home.start_with(Config { disk_reserve: u64::MAX / 2, ..home.config() }).await;
+    nameserver.elect(TID, 1, &[1]);
+    until("it serves", || nameserver.report(1, TID, 0).serving).await;
+    let mut client = running.client().await;
+    refused_with(&mut client, 175, "disk is full: the partition is read-only until space is back")
+        .await;
+    assert_eq!(client.get("k", 0).await.value, "v");
+    assert_eq!(said(&client.delete("k").await.status), OK);
+    running.stop().await;
+
+    let running = home.start().await;
+    nameserver.elect(TID, 1, &[1]);
+    running.client().await.store("k", 2, "there is room again").await;
+}
+
+#[tokio::test]
+async fn c13_without_memory_puts_are_refused_until_rows_are_deleted() {
+    let nameserver = FakeNameserver::start().await;
+    let home = Home::new(&nameserver);
+    let running = home.start_with(Config { max_memory: 100_000, ..home.config() }).await;
+    nameserver.create(table(1, 1), &[1]);
+    nameserver.elect(TID, 1, &[1]);
+    until("it serves", || nameserver.report(1, TID, 0).serving).await;
+    let mut client = running.client().await;
+    client.store("hot", 1, "v").await;
+    let mut session = Session::open(&mut client).await;
+    for batch in 0..10u64 {
+        let puts = (0..1000)
+            .map(|n| call::Kind::Put(put(vec![row("hot", batch * 1000 + n, "v")], (0, 0))));
+        session.ask(puts.collect()).await;
+    }
+    refused_with(&mut client, 160, "exceed max memory").await;
+    assert_eq!(said(&client.get("hot", 0).await.status), OK);
+    assert_eq!(said(&client.delete("hot").await.status), OK);
+    client.store("hot", 1, "there is room again").await;
+}

@@ -20,7 +20,7 @@ fn forgetful(home: &Home) -> Config {
     Config {
         segment_bytes: 256 << 10,
         log_keep: 512 << 10,
-        snapshots: Snapshots { grown: u64::MAX, every: 100, look },
+        snapshots: Snapshots { grown: u64::MAX, every: 100, hour: 24, look },
         ..home.config()
     }
 }
@@ -28,7 +28,7 @@ fn forgetful(home: &Home) -> Config {
 /// A tablet that makes no snapshots: it has those that it got.
 fn follower(home: &Home) -> Config {
     let look = Duration::from_millis(20);
-    Config { snapshots: Snapshots { grown: u64::MAX, every: 0, look }, ..forgetful(home) }
+    Config { snapshots: Snapshots { grown: u64::MAX, every: 0, hour: 24, look }, ..forgetful(home) }
 }
 
 /// Two tablets, of which the first leads.

@@ -1,9 +1,11 @@
-//! How much memory there is, and what is stored for it.
+//! How much memory and disk there is, and what is stored for it.
 //!
 //! What counts against `max_memory_mb` is the indexes: values are pages of mapped files, which the kernel takes back when
 //! it needs them. **Invariants**
 //! * With indexes above the limit, puts are refused ([`Code::MemoryFull`](stela_common::code::Code::MemoryFull)); reads,
 //!   deletions and the sweep go on, so that it recovers by itself.
+//! * With less disk than `disk_reserve_mb`, puts are refused, too ([`Code::DiskFull`](stela_common::code::Code::DiskFull)):
+//!   what is left is for snapshots, which make the log shorter, and for what may not fail.
 //! * While files are larger than what memory is left for them a read may wait for a disk, and is not done where others
 //!   wait behind it.
 
@@ -58,6 +60,16 @@ pub async fn watch(node: Arc<Node>) {
         for p in node.look().partitions.values() {
             indexes += p.store.memory();
             files += p.store.disk();
+        }
+        let free = fs::free_bytes(node.files.log_dir()).map_or(u64::MAX, |(free, _)| free);
+        let (short, reserve) = (free < node.config.disk_reserve, node.config.disk_reserve);
+        if node.short.swap(short, Ordering::Relaxed) != short {
+            tracing::warn!(
+                free,
+                reserve,
+                short,
+                "disk_reserve_mb: puts are refused, or taken again"
+            );
         }
         let full = indexes > most;
         if node.full.swap(full, Ordering::Relaxed) != full {
