@@ -63,6 +63,18 @@ struct LostLine {
     command: admin::lost::Command,
 }
 
+#[derive(Parser)]
+#[command(
+    name = "stela inspect",
+    version,
+    about = "What a tablet's directory holds, and whether all of it can be read",
+    max_term_width = 100
+)]
+struct InspectLine {
+    #[command(flatten)]
+    args: admin::inspect::Args,
+}
+
 /// Runs what `args` ask for (the first one is the program's name) and tells with which status the process ends.
 pub fn main_with(args: impl Iterator<Item = String>) -> ExitCode {
     let args: Vec<String> = args.skip(1).collect();
@@ -76,6 +88,9 @@ pub fn main_with(args: impl Iterator<Item = String>) -> ExitCode {
         "import" => subcommand("import", &args, |line: ImportLine| import::run(line.args)),
         "table" => subcommand("table", &args, |line: TableLine| admin::table::run(line.command)),
         "lost" => subcommand("lost", &args, |line: LostLine| admin::lost::run(line.command)),
+        "inspect" => {
+            subcommand("inspect", &args, |line: InspectLine| admin::inspect::run(&line.args))
+        }
         "ops" => subcommand("ops", &args, |line: OpsLine| admin::ops::run(line.command)),
         "help" => help(args.get(1).map(String::as_str)),
         word => match Role::parse(word).filter(|_| !word.starts_with('-')) {

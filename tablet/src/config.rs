@@ -30,6 +30,8 @@ pub struct Config {
     pub data_format: Format,
     /// Bytes that the indexes may take; beyond, puts are refused. 0: no limit.
     pub max_memory: u64,
+    /// In this time everything is read once, to see whether it is still what was written; 0: never.
+    pub scrub: Duration,
     /// Bytes of disk that puts leave to what may not fail; with less, they are refused.
     pub disk_reserve: u64,
     /// Snapshots go to other tablets with so many bytes per second, all together; 0: as fast as it goes.
@@ -88,6 +90,7 @@ impl Config {
             sweep: Duration::from_secs(60),
             data_format: Format::Summed,
             max_memory: 0,
+            scrub: Duration::ZERO,
             disk_reserve: 0,
             transfer_bytes_s: 64 << 20,
             timing: Timing::default(),

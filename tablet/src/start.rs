@@ -35,6 +35,7 @@ use crate::node::{Inner, Node};
 use crate::partition::Partition;
 use crate::replicate;
 use crate::room;
+use crate::scrub;
 use crate::service::Service;
 use crate::snapshot::files::{self as snapshots, Found};
 use crate::store::load::{self, Loaded};
@@ -400,6 +401,9 @@ async fn serve(
     tasks.spawn(transfer::run(node.clone()));
     tasks.spawn(chores::keep_short(node.clone()));
     tasks.spawn(room::watch(node.clone()));
+    if !node.config.scrub.is_zero() {
+        tasks.spawn(scrub::scrub(node.clone()));
+    }
     let mut server = std::pin::pin!(server);
     let mut heartbeat = std::pin::pin!(heartbeat::run(node.clone(), registered));
     let mut ready = Some(ready);

@@ -1,9 +1,10 @@
-//! `stela table`, `stela ops` and `stela lost`: what operators decide beyond OpenMLDB's commands.
+//! `stela table`, `stela ops`, `stela lost` and `stela inspect`: what operators decide beyond OpenMLDB's commands.
 //!
 //! Invariants: nothing that could lose data is done before what would be lost was shown and a person, or `--yes`, agreed;
 //! what was done is said on standard output, what went wrong in one line on standard error with a status other than 0.
 
 mod elect;
+pub(crate) mod inspect;
 mod jobs;
 pub(crate) mod lost;
 pub(crate) mod ops;

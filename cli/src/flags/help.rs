@@ -21,6 +21,7 @@ Commands:
   table        the options of a table: ack, sync, min_insync, read
   ops          an unclean election, when nobody else is left
   lost         tails that were set aside: list, show, insert again
+  inspect      a tablet's directory: what it holds, and whether all of it can be read
 
 Flags that every role has:
   --flagfile=PATH   read flags from a file: one per line, # begins a comment

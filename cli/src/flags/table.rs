@@ -245,6 +245,13 @@ pub(crate) const FLAGS: &[Flag] = &[
         "hour of the local day in which every partition that has changed gets a snapshot; 24: none does",
     ),
     flag(
+        "scrub_hours",
+        Kind::Number,
+        "168",
+        &[Role::Tablet],
+        "hours in which a tablet reads all that it has, to find what has rotted while there are other copies; 0: never",
+    ),
+    flag(
         "disk_reserve_mb",
         Kind::Number,
         "256",

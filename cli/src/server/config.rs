@@ -113,6 +113,7 @@ pub(super) fn tablet(flags: &Flags) -> Result<stela_tablet::Config, FlagError> {
             )));
         }
     };
+    config.scrub = Duration::from_secs(flags.number("scrub_hours").saturating_mul(3600));
     config.disk_reserve = flags.number("disk_reserve_mb").saturating_mul(1 << 20);
     config.max_memory = flags.number("max_memory_mb").saturating_mul(1 << 20);
     Ok(config)

@@ -84,6 +84,29 @@ impl Snapshot {
         check(self.map.all()).map(drop).map_err(|Wrong(what)| invalid(&self.path, &what))
     }
 
+    /// Bytes under one checksum.
+    pub const CHUNK: usize = CHUNK;
+
+    /// How many checksums there are.
+    #[must_use]
+    pub fn chunks(&self) -> usize {
+        sealed(self.map.all()).map_or(0, |(sealed, _)| sealed.len().div_ceil(CHUNK))
+    }
+
+    /// Looks at one checksum again.
+    ///
+    /// # Errors
+    /// Names the file and the place.
+    pub fn verify_chunk(&self, chunk: usize) -> io::Result<()> {
+        let (sealed, sums) = sealed(self.map.all()).unwrap_or_default();
+        let bytes = sealed.chunks(CHUNK).nth(chunk).unwrap_or_default();
+        let sum = sums.as_chunks().0.get(chunk).map(|sum| u32::from_le_bytes(*sum));
+        if sum == Some(crc32c::crc32c(bytes)) {
+            return Ok(());
+        }
+        Err(self.invalid(&format!("{} bytes at byte {} are damaged", bytes.len(), chunk * CHUNK)))
+    }
+
     /// What it says of itself.
     #[must_use]
     pub fn header(&self) -> &Header {
@@ -154,6 +177,12 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
+}
+
+/// What the checksums are of, and the checksums.
+fn sealed(file: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (body, foot) = file.split_last_chunk::<FOOT>()?;
+    body.split_at_checked(usize::try_from(u64_at(foot, 24)?).ok()?)
 }
 
 /// Verifies a whole file.

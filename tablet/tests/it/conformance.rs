@@ -451,3 +451,27 @@ async fn c13_without_memory_puts_are_refused_until_rows_are_deleted() {
     assert_eq!(said(&client.delete("hot").await.status), OK);
     client.store("hot", 1, "there is room again").await;
 }
+
+#[tokio::test]
+async fn c11_what_nobody_reads_is_found_when_it_rots() {
+    for snapshot in [false, true] {
+        let nameserver = FakeNameserver::start().await;
+        let home = Home::new(&nameserver);
+        let scrub = std::time::Duration::from_millis(300);
+        let running = home.start_with(Config { scrub, ..home.config() }).await;
+        nameserver.create(table(1, 1), &[1]);
+        nameserver.elect(TID, 1, &[1]);
+        until("it serves", || nameserver.report(1, TID, 0).serving).await;
+        let mut client = running.client().await;
+        client.store("k", 1, "a value that nobody reads").await;
+        let mut at = home.path().join("log");
+        if snapshot {
+            let request = pb::MakeSnapshotRequest { tid: TID, pid: 0 };
+            client.0.make_snapshot(request).await.unwrap();
+            at = home.path().join("snapshots").join(format!("{TID}_0"));
+        }
+        assert!(flip(&at, b"a value that nobody reads"));
+        until("it is found", || nameserver.report(1, TID, 0).quarantined).await;
+        running.stop().await;
+    }
+}

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod conformance;
+mod inspect;
 mod interleavings;
 mod lost;
 mod nameserver;
