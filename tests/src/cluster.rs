@@ -496,10 +496,15 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// What the kernel says of a server that runs.
+    pub fn status(&self, at: usize) -> Option<String> {
+        let child = self.servers[at].child.as_ref()?;
+        fs::read_to_string(format!("/proc/{}/status", child.id())).ok()
+    }
+
     /// Memory of a server that runs, KiB.
     pub fn resident(&self, at: usize) -> Option<u64> {
-        let child = self.servers[at].child.as_ref()?;
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+        let status = self.status(at)?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
         line.split_whitespace().nth(1)?.parse().ok()
     }

@@ -114,6 +114,11 @@ fn servers_restart_in_turn_and_nobody_notices() {
 }
 
 #[test]
+fn a_table_of_four_times_the_memory_is_written_read_and_started_again() {
+    drill(&["larger", "--longest", "48"]);
+}
+
+#[test]
 fn many_tables_and_a_dead_tablet() {
     drill(&["scale", "--rounds", "100"]);
 }

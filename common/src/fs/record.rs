@@ -109,6 +109,8 @@ pub enum Skip {
     WriteAgain,
     /// The sync of what recovery wrote.
     Recover,
+    /// The sync of a file before it takes another's place, or counts: a snapshot, or one of the files beside the log.
+    Replace,
 }
 
 impl Skip {
@@ -119,6 +121,7 @@ impl Skip {
             Self::RollDir => why == Why::Roll && dir,
             Self::WriteAgain => false,
             Self::Recover => why == Why::Recover,
+            Self::Replace => why == Why::Replace && !dir,
         }
     }
 }

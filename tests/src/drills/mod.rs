@@ -27,6 +27,7 @@ mod few;
 mod gaps;
 mod golden;
 mod kill_all;
+mod larger;
 mod promise;
 mod scale;
 mod stage;
@@ -121,6 +122,8 @@ pub enum Drill {
     Appendix,
     /// 1,000 tables, and a tablet with a third of the leaders killed
     Scale,
+    /// a table of four times the memory that its tablet may take
+    Larger,
     /// every command of both clients, each success and each error, compared with golden files
     Golden,
     /// every call of the operations tool that OpenMLDB ships
@@ -203,6 +206,7 @@ impl Drill {
             Self::FailoverSwitch => failover_switch::run(plan).await?,
             Self::Appendix => appendix::run(plan).await?,
             Self::Scale => scale::run(plan).await?,
+            Self::Larger => larger::run(plan).await?,
             Self::Golden => golden::run(plan).await?,
             Self::Tool => tool::run(plan).await?,
             Self::Transcript => transcript::run(plan).await?,

@@ -1,8 +1,8 @@
 //! Power cuts at every step of making and of installing a snapshot, and of giving back the log behind it.
 
-use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use stela_common::fs::{Op, Recorder};
+use rand::{RngExt as _, SeedableRng as _};
+use stela_common::fs::{Op, Recorder, Skip};
 
 use super::image::{Cut, Image};
 use super::install::{behind, foreign};
@@ -130,4 +130,114 @@ async fn a_power_cut_while_a_snapshot_is_installed_leaves_the_old_copy_or_the_ne
         }
     });
     assert!(was > 20 && is > 20, "{was} {is}");
+}
+
+/// A run of a busy tablet: what it did to its disk, and after how many steps each row was acknowledged.
+struct Busy {
+    dir: tempfile::TempDir,
+    ops: Vec<Op>,
+    acknowledged: Vec<(usize, &'static str, u64)>,
+}
+
+const KEYS: [&str; 3] = ["a", "b", "c"];
+
+impl Busy {
+    /// Puts, snapshots of both kinds, a log that is given back, and files beside it that are replaced.
+    async fn record(seed: u64, skip: Option<Skip>) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let recorder = Arc::new(Recorder::new().skip(skip).without_physical_sync());
+        let mut config = config(dir.path());
+        config.log_keep = 128 << 10;
+        let run = Running::new(open_on(Disk::recording(recorder.clone()), config));
+        run.lead(KEY, 1).await;
+        let mut acknowledged = Vec::new();
+        for ts in 1..=150 {
+            let key = KEYS[random.random_range(0..KEYS.len())];
+            let value = vec![1; random.random_range(1..6000)];
+            run.put(key, ts, &value).await;
+            acknowledged.push((recorder.len(), key, ts));
+            match random.random_range(0..20) {
+                0 => drop(run.node.make_snapshot(KEY).await.unwrap()),
+                1 => run.node.keep_short(&mut |_| true).await,
+                2 => {
+                    let fences = Fences { decision: ts, ..run.node.files.fences().unwrap() };
+                    run.node.files.set_fences(&fences).unwrap();
+                }
+                _ => {}
+            }
+        }
+        let ops = recorder.ops();
+        run.kill().await;
+        Self { dir, ops, acknowledged }
+    }
+
+    /// In how many of so many states, each a step and a way to lose what was not synced, something is lost.
+    fn lost(&self, states: usize, random: &mut StdRng) -> Vec<String> {
+        let steps = self.ops.len();
+        let mut chosen: Vec<(usize, Cut)> = (0..states)
+            .map(|n| (random.random_range(0..steps), Cut::ALL[n % Cut::ALL.len()]))
+            .collect();
+        chosen.sort_by_key(|(step, _)| *step);
+        let mut chosen = chosen.into_iter().peekable();
+        let mut disks = Disks::new(self.dir.path());
+        let mut lost = Vec::new();
+        for (step, op) in self.ops.iter().enumerate() {
+            disks.apply(op);
+            while let Some((_, cut)) = chosen.next_if(|(at, _)| *at == step) {
+                let dir = disks.cut(cut, random);
+                let due = self.acknowledged.iter().filter(|(after, ..)| *after <= step + 1);
+                if let Some(why) = missing(dir.path(), due) {
+                    lost.push(format!("{cut:?} after step {step}, {op:?}: {why}"));
+                }
+            }
+        }
+        lost
+    }
+}
+
+/// What a directory lacks of these rows.
+fn missing<'a>(
+    dir: &Path,
+    due: impl Iterator<Item = &'a (usize, &'static str, u64)>,
+) -> Option<String> {
+    let files = Files::new(Disk::real(), dir.to_owned());
+    let mut due = due.peekable();
+    due.peek()?;
+    let node = match start::open(config(dir), Disk::real(), files, CancellationToken::new()) {
+        Ok(node) => node,
+        Err(e) => return Some(format!("it does not open: {e}")),
+    };
+    node.look().adopt(&node, ME);
+    if !node.look().partitions.contains_key(&KEY) {
+        return Some("the partition is gone".into());
+    }
+    let found = all_of(&node, &KEYS);
+    if let Some(why) = found.quarantine {
+        return Some(why);
+    }
+    let there: std::collections::BTreeSet<(&str, u64)> =
+        found.rows.iter().map(|(key, ts, _)| (key.as_str(), *ts)).collect();
+    due.find(|(_, key, ts)| !there.contains(&(key, *ts)))
+        .map(|(_, key, ts)| format!("{key} at {ts} is lost"))
+}
+
+/// `STELA_STATES` gives another number of states, `STELA_SEED` another seed.
+#[tokio::test]
+async fn a_power_cut_at_any_step_of_a_busy_tablet_loses_nothing_that_was_acknowledged() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed = number("STELA_SEED").unwrap_or_else(rand::random);
+    let states = usize::try_from(number("STELA_STATES").unwrap_or(1000)).unwrap();
+    println!("seed {seed}, {states} states");
+    let run = Busy::record(seed, None).await;
+    let mut random = StdRng::seed_from_u64(seed);
+    let lost = run.lost(states, &mut random);
+    println!("{} steps, {} of {states} states lost something", run.ops.len(), lost.len());
+    assert!(lost.is_empty(), "{:#?}", &lost[..lost.len().min(5)]);
+
+    // A tablet that leaves a sync out is caught.
+    for skip in [Skip::Commit, Skip::Replace] {
+        let run = Busy::record(seed, Some(skip)).await;
+        assert!(!run.lost(states, &mut random).is_empty(), "{skip:?} is not noticed");
+    }
 }
