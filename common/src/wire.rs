@@ -29,6 +29,9 @@ pub fn ok() -> Option<pb::Status> {
     Some(pb::Status { code: 0, msg: Code::Ok.text().into() })
 }
 
+/// What the status of a success says if nothing was stored, as all of it was there.
+pub const EXISTED: &str = "exists but ignore";
+
 /// The status of a refusal.
 #[must_use]
 pub fn refused(refusal: &Refusal) -> Option<pb::Status> {

@@ -507,7 +507,7 @@ impl Partition {
             if self.ignored.remove(&offset)
                 && let Some(status) = &mut answer.status
             {
-                status.msg = "exists but ignore".into();
+                status.msg = stela_common::wire::EXISTED.into();
             }
             for waiter in entry.remove() {
                 waiter.caller.answer(answer.clone());

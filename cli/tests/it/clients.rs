@@ -295,3 +295,23 @@ mod terminal {
         }
     }
 }
+
+/// The two keys of a row are in different partitions, mostly.
+#[test]
+fn a_row_that_is_deleted_by_one_index_is_gone_from_all() {
+    let cluster = cluster();
+    let mut script =
+        String::from("createdb db\nuse db\ncreate t 0 8 1 a:string:index b:string:index\n");
+    for n in 0..20 {
+        script += &format!("put t 1 a{n} b{n}\nput t 2 a{n} b{n}\nput t 3 other b{n}\n");
+    }
+    for n in 0..20 {
+        script += &format!("delete t a{n} a\n");
+    }
+    for n in 0..20 {
+        script += &format!("count t b{n} b\n");
+    }
+    let outcome = pipe(&["--role=ns_client", &cluster.list()], &script);
+    assert_eq!(outcome.out.matches("count: 1\n").count(), 20, "{}", outcome.out);
+    assert_eq!(outcome.out.matches("delete ok\n").count(), 20, "{}", outcome.out);
+}

@@ -42,7 +42,7 @@ use parking_lot::Mutex;
 pub use self::admin::{Admin, TableOptions};
 pub use self::delete::Deletion;
 pub use self::error::{ConnectError, WriteError};
-pub use self::read::{Range, ReadFrom, Scanned, Traversed};
+pub use self::read::{Filter, Get, Range, ReadFrom, Scanned, TimeMatch, Traversed};
 pub use self::table::{Row, TableHandle};
 pub use self::write::{PutOutcome, Stored};
 

@@ -11,6 +11,37 @@ use super::{Client, TableHandle};
 use crate::code::{Code, Refusal};
 use crate::wire;
 
+/// How a time compares with the one that is asked for; [`Default`](TimeMatch::Default) is said where it is used.
+pub use pb::TimeMatch;
+
+/// One row of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Get {
+    /// Its time; 0: the newest row, whatever `kind` says.
+    pub ts: u64,
+    /// The newest row whose time compares with `ts` like that; default `Eq`.
+    pub kind: TimeMatch,
+    /// A bound that it must keep, too.
+    pub et: u64,
+    /// How: `Ge`, the default, `Gt` or `Eq`.
+    pub et_kind: TimeMatch,
+}
+
+/// Which rows of a key are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Filter {
+    /// The newest time; 0: the newest there is.
+    pub st: u64,
+    /// `Le`, the default, or `Lt`.
+    pub st_kind: TimeMatch,
+    /// The oldest time; 0: the oldest there is.
+    pub et: u64,
+    /// `Gt`, the default, or `Ge`.
+    pub et_kind: TimeMatch,
+    /// Of rows with one time only one.
+    pub distinct: bool,
+}
+
 /// Which rows of a key are read, newest first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Range {
@@ -20,6 +51,12 @@ pub struct Range {
     pub et: u64,
     /// So many rows at most; 0: as many as a reply takes.
     pub limit: u32,
+    /// So many rows at least, older ones than `et` if need be.
+    pub at_least: u32,
+    /// So many rows of time `st` are left out.
+    pub skip: u32,
+    /// Of rows with one time only the newest insert.
+    pub distinct: bool,
 }
 
 /// Rows of one key, newest first.
@@ -109,8 +146,23 @@ impl Client {
         ts: u64,
         from: ReadFrom,
     ) -> Result<Option<(u64, Bytes)>, Refusal> {
+        self.find(table, index, key, Get { ts, ..Get::default() }, from).await
+    }
+
+    /// The row of a key that is asked for: its time and bytes.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn find(
+        &self,
+        table: &TableHandle,
+        index: u32,
+        key: &[u8],
+        get: Get,
+        from: ReadFrom,
+    ) -> Result<Option<(u64, Bytes)>, Refusal> {
         let q = question(table, key);
-        let request = get_request(&q, index, key, ts, from);
+        let request = get_request(&q, index, key, get, from);
         found(
             self.ask(&q, from, |epoch| {
                 pb::call::Kind::Get(aimed(&request, epoch, |r| &mut r.target))
@@ -141,7 +193,8 @@ impl Client {
         )
     }
 
-    /// The number of rows of a key; with `filter_expired`, those that have not expired.
+    /// The number of rows of a key: all that are stored, or with a filter those that it lets through and that have not
+    /// expired.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -150,21 +203,26 @@ impl Client {
         table: &TableHandle,
         index: u32,
         key: &[u8],
-        filter_expired: bool,
+        filter: Option<Filter>,
         from: ReadFrom,
     ) -> Result<u64, Refusal> {
         let q = question(table, key);
         let key = Bytes::copy_from_slice(key);
         let (who, at_least, at_least_uncleans) = from.asked();
+        let Filter { st, st_kind, et, et_kind, distinct } = filter.unwrap_or_default();
         let request = pb::CountRequest {
             target: Some(q.target()),
             key,
             index,
-            filter_expired,
+            filter_expired: filter.is_some(),
             from: who,
             at_least,
             at_least_uncleans,
-            ..Default::default()
+            st,
+            st_type: st_kind.into(),
+            et,
+            et_type: et_kind.into(),
+            distinct,
         };
         let reply: Result<pb::CountReply, _> = self
             .ask(&q, from, |epoch| pb::call::Kind::Count(aimed(&request, epoch, |r| &mut r.target)))
@@ -214,7 +272,8 @@ impl Client {
         ts: u64,
     ) -> Result<Option<(u64, Bytes)>, Refusal> {
         let q = question(table, key);
-        let request = get_request(&q, index, key, ts, ReadFrom::Any);
+        let get = Get { ts, ..Get::default() };
+        let request = get_request(&q, index, key, get, ReadFrom::Any);
         found(self.ask_at(&q, endpoint, pb::call::Kind::Get(request)).await)
     }
 
@@ -311,18 +370,20 @@ fn question<'a>(table: &'a TableHandle, key: &[u8]) -> Question<'a> {
     Question { table, pid: table.partition_of(key), size: key.len() }
 }
 
-fn get_request(q: &Question, index: u32, key: &[u8], ts: u64, from: ReadFrom) -> pb::GetRequest {
+fn get_request(q: &Question, index: u32, key: &[u8], get: Get, from: ReadFrom) -> pb::GetRequest {
     let (from, at_least, at_least_uncleans) = from.asked();
     let key = Bytes::copy_from_slice(key);
     pb::GetRequest {
         target: Some(q.target()),
         key,
         index,
-        ts,
+        ts: get.ts,
         from,
         at_least,
         at_least_uncleans,
-        ..Default::default()
+        r#type: get.kind.into(),
+        et: get.et,
+        et_type: get.et_kind.into(),
     }
 }
 
@@ -333,7 +394,7 @@ fn scan_request(
     range: Range,
     from: ReadFrom,
 ) -> pb::ScanRequest {
-    let Range { st, et, limit } = range;
+    let Range { st, et, limit, at_least: min_rows, skip, distinct } = range;
     let key = Bytes::copy_from_slice(key);
     let (from, at_least, at_least_uncleans) = from.asked();
     pb::ScanRequest {
@@ -346,7 +407,9 @@ fn scan_request(
         from,
         at_least,
         at_least_uncleans,
-        ..Default::default()
+        min_rows,
+        skip,
+        distinct,
     }
 }
 

@@ -35,11 +35,17 @@ pub struct Stored {
 pub struct PutOutcome {
     /// By partition.
     pub parts: Vec<Stored>,
+    /// Nothing was stored: all of it was there ([`put_if_absent`](Client::put_if_absent)).
+    pub existed: bool,
 }
 
 /// What goes to one partition.
 pub(super) enum Part {
-    Rows(Vec<pb::Row>, pb::AckLevel),
+    Rows {
+        rows: Vec<pb::Row>,
+        ack: pb::AckLevel,
+        if_absent: bool,
+    },
     /// Without who it goes to and its number.
     Delete(pb::DeleteRequest),
 }
@@ -73,7 +79,24 @@ impl Client {
             Some(Ack::All) => pb::AckLevel::All,
             Some(Ack::Leader) => pb::AckLevel::Leader,
         };
-        let part = |(pid, rows)| (pid, Part::Rows(rows, ack));
+        let part = |(pid, rows)| (pid, Part::Rows { rows, ack, if_absent: false });
+        let parts = split(table, rows).into_iter().map(part).collect();
+        self.write(table, parts, size).await
+    }
+
+    /// Stores those of the rows that are not there: no row with the same bytes has the same time under the first of its
+    /// keys in a partition. Each partition decides for its part.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub async fn put_if_absent(
+        &self,
+        table: &TableHandle,
+        rows: Vec<Row>,
+    ) -> Result<PutOutcome, WriteError> {
+        let size = check(&rows).map_err(WriteError::Refused)?;
+        let ack = pb::AckLevel::Table;
+        let part = |(pid, rows)| (pid, Part::Rows { rows, ack, if_absent: true });
         let parts = split(table, rows).into_iter().map(part).collect();
         self.write(table, parts, size).await
     }
@@ -148,19 +171,23 @@ fn split(table: &TableHandle, rows: Vec<Row>) -> BTreeMap<u32, Vec<pb::Row>> {
     parts
 }
 
-fn merge(results: Vec<Result<Stored, WriteError>>) -> Result<PutOutcome, WriteError> {
+fn merge(results: Vec<Result<(Stored, bool), WriteError>>) -> Result<PutOutcome, WriteError> {
     let several = results.len() > 1;
     let (mut parts, mut errors) = (Vec::with_capacity(results.len()), Vec::new());
+    let mut all_there = !results.is_empty();
     for result in results {
         match result {
-            Ok(stored) => parts.push(stored),
+            Ok((stored, existed)) => {
+                parts.push(stored);
+                all_there &= existed;
+            }
             Err(error) => errors.push(error),
         }
     }
     let unknown = errors.iter().any(|e| matches!(e, WriteError::Unknown(_)));
     match errors.into_iter().reduce(|a, b| if matches!(a, WriteError::Unknown(_)) { a } else { b })
     {
-        None => Ok(PutOutcome { parts }),
+        None => Ok(PutOutcome { parts, existed: all_there }),
         Some(error) if !several || (parts.is_empty() && !unknown) => Err(error),
         Some(error) => {
             let stored: Vec<String> = parts.iter().map(|p| p.pid.to_string()).collect();
@@ -183,14 +210,14 @@ fn request(
     let target = Some(pb::Target { tid: table.tid(), pid, epoch });
     let (session, seq) = (slot.session, slot.seq);
     match part {
-        Part::Rows(rows, ack) => pb::call::Kind::Put(pb::PutRequest {
+        Part::Rows { rows, ack, if_absent } => pb::call::Kind::Put(pb::PutRequest {
             target,
             session,
             seq,
             rows: rows.clone(),
             again,
             ack: (*ack).into(),
-            if_absent: false,
+            if_absent: *if_absent,
         }),
         Part::Delete(request) => {
             let request = request.clone();
@@ -212,7 +239,7 @@ async fn write_part(
     part: Part,
     size: usize,
     deadline: Instant,
-) -> Result<Stored, WriteError> {
+) -> Result<(Stored, bool), WriteError> {
     let Some(session) = table.sessions.get(pid as usize) else {
         return Err(WriteError::Refused(Code::PidNotFound.into()));
     };
@@ -250,12 +277,9 @@ async fn write_part(
         let refusal = match wire::outcome(reply.status.as_ref()) {
             Ok(()) => {
                 slot.acknowledged();
-                return Ok(Stored {
-                    pid,
-                    offset: reply.offset,
-                    epoch: reply.epoch,
-                    uncleans: reply.uncleans,
-                });
+                let existed = reply.status.is_some_and(|s| s.msg == wire::EXISTED);
+                let (offset, epoch, uncleans) = (reply.offset, reply.epoch, reply.uncleans);
+                return Ok((Stored { pid, offset, epoch, uncleans }, existed));
             }
             Err(refusal) => refusal,
         };

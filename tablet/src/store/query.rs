@@ -73,7 +73,7 @@ pub struct Filter {
     pub st: u64,
     /// [`Match::Eq`] counts as [`Match::Le`]; or [`Match::Lt`].
     pub st_kind: Match,
-    /// The oldest time.
+    /// The oldest time; 0: all.
     pub et: u64,
     /// [`Match::Gt`] or [`Match::Ge`].
     pub et_kind: Match,
@@ -279,7 +279,7 @@ impl Store {
             (st, _) => list.newer_than(st),
         };
         let to = match (filter.et, filter.et_kind) {
-            (0, Match::Ge) => list.len(),
+            (0, _) => list.len(),
             (et, Match::Ge) => list.newer_than(et - 1),
             (et, _) => list.newer_than(et),
         };

@@ -1,6 +1,6 @@
 //! `count`.
 
-use stela_common::client::ReadFrom;
+use stela_common::client::{Filter, ReadFrom};
 
 use super::super::Session;
 use super::{index_of, nobody_leads, open};
@@ -31,7 +31,8 @@ pub(crate) async fn count(session: &Session, args: &[&str]) -> Answer {
     let key = question.key.as_bytes();
     let counted = match index_of(&table, question.index) {
         Ok(index) => {
-            session.client.count(&table, index, key, question.filter, ReadFrom::Leader).await
+            let filter = question.filter.then(Filter::default);
+            session.client.count(&table, index, key, filter, ReadFrom::Leader).await
         }
         Err(e) => Err(e),
     };

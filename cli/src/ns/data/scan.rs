@@ -92,6 +92,7 @@ fn range(q: &Question) -> Result<Range, String> {
         st: unsigned(q.st).ok_or_else(wrong)?,
         et: unsigned(q.et).ok_or_else(wrong)?,
         limit,
+        ..Range::default()
     })
 }
 
@@ -156,29 +157,30 @@ mod tests {
         (ts, Bytes::from_static(value.as_bytes()))
     }
 
+    fn of(st: u64, limit: u32) -> Range {
+        Range { st, et: 1, limit, ..Range::default() }
+    }
+
     #[test]
     fn pages_join_without_a_gap_and_without_doubles() {
-        let whole = Range { st: 0, et: 1, limit: 6 };
+        let whole = of(0, 6);
         let mut rows = Rows::new();
         assert_eq!(next(whole, &rows), whole);
         append(&mut rows, vec![row(9, "a"), row(7, "b"), row(7, "c")]);
         // Two rows of time 7 are there; four are wanted beyond them in all.
-        assert_eq!(next(whole, &rows), Range { st: 7, et: 1, limit: 5 });
+        assert_eq!(next(whole, &rows), of(7, 5));
         append(&mut rows, vec![row(7, "b"), row(7, "c"), row(7, "d"), row(5, "e")]);
         assert_eq!(rows, [row(9, "a"), row(7, "b"), row(7, "c"), row(7, "d"), row(5, "e")]);
-        assert_eq!(next(Range { limit: 0, ..whole }, &rows), Range { st: 5, et: 1, limit: 0 });
+        assert_eq!(next(Range { limit: 0, ..whole }, &rows), of(5, 0));
     }
 
     #[test]
     fn questions() {
         let read =
             |args: &[&'static str], schema| by_position(args, schema).and_then(|q| range(&q));
-        assert_eq!(read(&["t", "k", "9", "1"], false), Ok(Range { st: 9, et: 1, limit: 0 }));
-        assert_eq!(read(&["t", "k", "9", "1", "5"], false), Ok(Range { st: 9, et: 1, limit: 5 }));
-        assert_eq!(
-            read(&["t", "k", "i", "9", "1", "5"], true),
-            Ok(Range { st: 9, et: 1, limit: 5 })
-        );
+        assert_eq!(read(&["t", "k", "9", "1"], false), Ok(of(9, 0)));
+        assert_eq!(read(&["t", "k", "9", "1", "5"], false), Ok(of(9, 5)));
+        assert_eq!(read(&["t", "k", "i", "9", "1", "5"], true), Ok(of(9, 5)));
         assert_eq!(read(&["t", "k", "9", "1"], true), Err(USAGE_SCHEMA.into()));
         assert!(read(&["t", "k", "x", "1"], false).unwrap_err().contains("shouldbe"));
         let pairs = Pairs::read(&["table_name=t", "key=k", "st=0"], "table_name").unwrap().unwrap();
