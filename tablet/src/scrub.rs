@@ -32,10 +32,8 @@ struct Pass {
 pub async fn scrub(node: Arc<Node>) {
     let time = node.config.scrub;
     loop {
-        let total: u64 = node.look().partitions.values().map(|p| p.store.disk()).sum();
-        let steps = u32::try_from(total / STEP as u64 + 1).unwrap_or(u32::MAX);
         let begun = tokio::time::Instant::now();
-        let pause = time / steps;
+        let pause = pause(time, node.look().partitions.values().map(|p| p.store.disk()));
         let mut pass = Pass::default();
         let keys: Vec<PartitionKey> = node.look().partitions.keys().copied().collect();
         for key in keys {
@@ -57,6 +55,12 @@ pub async fn scrub(node: Arc<Node>) {
             return;
         }
     }
+}
+
+/// The pause after each step, so that copies of so many bytes are read in that time. Each takes two steps at least.
+fn pause(time: Duration, copies: impl Iterator<Item = u64>) -> Duration {
+    let steps: u64 = copies.map(|bytes| bytes / STEP as u64 + 2).sum();
+    time / u32::try_from(steps.max(1)).unwrap_or(u32::MAX)
 }
 
 async fn pause_until(node: &Node, until: tokio::time::Instant) -> ControlFlow<()> {
@@ -106,7 +110,7 @@ async fn of_copy(
                 });
                 return ControlFlow::Continue(());
             }
-            pass.bytes += STEP as u64;
+            pass.bytes += ((to - chunks) * Snapshot::CHUNK) as u64;
         }
     }
     while next <= last {
@@ -164,4 +168,20 @@ fn damaged(node: &Node, key: PartitionKey, why: String, still: impl Fn(&Partitio
             node.quarantine(inner, key, format!("found while everything was read: {why}"));
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pause was once that of the bytes alone: with a thousand small copies a pass took a thousand times as long.
+    #[test]
+    fn many_small_copies_are_read_in_the_time_of_a_pass() {
+        let week = Duration::from_secs(7 * 24 * 3600);
+        let small = pause(week, std::iter::repeat_n(500, 1000));
+        assert!(small * 2000 <= week && small * 2100 > week, "{small:?}");
+        let large = pause(week, std::iter::once(100 << 30));
+        assert!(large * (100 << 10) <= week, "{large:?}");
+        assert_eq!(pause(week, std::iter::empty()), week);
+    }
 }
