@@ -9,6 +9,7 @@
 //! lost+found/     discarded tails: see [`lost`](crate::lost)                never deleted by Stela
 //! snapshots/      see [`files`](crate::snapshot::files)
 //! log/            the segment log
+//! index.checkpoint  see [`checkpoint`](crate::checkpoint)
 //! ```
 //!
 //! Each of the JSON files carries a checksum of what it says.
@@ -79,6 +80,12 @@ impl Files {
     #[must_use]
     pub fn new(disk: Disk, dir: PathBuf) -> Self {
         Self { disk, dir }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Where snapshots of other tablets arrive.

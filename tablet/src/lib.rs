@@ -6,18 +6,22 @@
 //! * [`node`]: everything that a tablet holds, under one lock; no lock is held across an `await`.
 //! * [`partition`]: one replica with its store, and the execution of what its core wants done.
 //! * [`mod@write`]: the write path, one task that drains what has arrived.
+//! * [`loading`]: what is on disk becomes readable after a start; [`checkpoint`]: at once, after a clean stop.
 //! * [`replicate`]: the streams between tablets. [`heartbeat`]: the stream to the leading nameserver;
 //!   [`registry`]: carrying out what it says; [`report`]: what it is told.
+//! * [`snapshot`]: the live rows of a partition in one file; [`sealed`]: files that are whole or are not used.
 //! * [`transfer`]: snapshots from a leader to a copy that its log cannot bring up to date.
 //! * [`store`]: index, time to live, request ids. [`lost`]: tails that were set aside. [`service`]: gRPC;
 //!   [`http`]: JSON on the same port. [`chores`]: what time passing asks for.
 
+pub mod checkpoint;
 pub mod chores;
 pub mod config;
 pub mod disk;
 pub mod heartbeat;
 pub mod http;
 pub mod inspect;
+pub mod loading;
 pub mod lost;
 pub mod node;
 pub mod outbox;
@@ -27,6 +31,7 @@ pub mod replicate;
 pub mod report;
 pub mod room;
 pub mod scrub;
+pub mod sealed;
 pub mod service;
 pub mod snapshot;
 pub mod start;

@@ -5,6 +5,7 @@
 //! * Everything up to `applied` is in the store and nothing beyond (R28).
 //! * A waiter waits for an entry that is in the log, or is being written in the same critical section.
 //! * A core whose write failed is void: the replica is [`Suspended`] until a core is made anew from what the log has.
+//! * While it is being loaded it is suspended, too, and its store is empty: nobody may take that for what it holds.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use stela_replica::epochs::Epochs;
 use stela_replica::message::{Conn, Identity, Stored, ToLeader, Write};
 use tokio::sync::{Notify, oneshot};
 
+use crate::loading::{Progress, Ready};
 use crate::outbox::{Gather, Outbox};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -98,7 +100,8 @@ pub struct Recent {
     pub epoch: Epoch,
 }
 
-/// A replica whose core counted on a write that failed: it does nothing until it is made anew from what the log has.
+/// A replica whose core counted on a write that failed, or whose store is not there yet: it does nothing until it is made
+/// anew from what the log has.
 #[derive(Clone, Debug)]
 pub struct Suspended {
     /// Not before.
@@ -144,6 +147,8 @@ pub struct Partition {
     pub unreported: bool,
     /// It does nothing at the moment.
     pub suspended: Option<Suspended>,
+    /// What it holds is being made readable; meanwhile it is suspended.
+    pub loading: Option<Arc<Progress>>,
     /// Connections where Hello was said and not taken back by Left: there a grant covers this replica (R11).
     pub greeted: BTreeSet<Conn>,
     /// How long it stands still when its next write fails, ms.
@@ -196,6 +201,7 @@ impl Partition {
             reported: None,
             unreported: false,
             suspended: None,
+            loading: None,
             greeted: BTreeSet::new(),
             pause: PAUSE.0,
             replay_from: loaded.replay_from,
@@ -208,56 +214,20 @@ impl Partition {
         }
     }
 
-    /// What recovery found: committed entries become readable, the rest waits for a leader's word.
-    pub fn load(
-        &mut self,
-        log: &Log,
-        snapshot: Option<Arc<Snapshot>>,
-        entries: Vec<Loading>,
-        commit: Offset,
-    ) {
-        if let Some(first) = entries.first().filter(|_| !self.installed) {
-            self.replay_from = first.at;
+    /// What was found can be read from now on, the rest waits for a leader's word.
+    pub fn loaded(&mut self, ready: Ready) {
+        let Ready { mut store, applied, tail, wrong } = ready;
+        store.set_expires(self.store.expires());
+        if store.table() != self.store.table() {
+            drop(store.set_table(self.store.table().clone()));
         }
-        if let Some(snapshot) = snapshot
-            && let Err(why) = self.load_snapshot(snapshot)
-        {
-            self.quarantine = Some(why);
-            let tail = entries.iter().map(|e| Recent { at: e.at, epoch: e.epoch }).collect();
-            self.recent.0 = Offset(self.recent.0.0 - entries.len() as u64);
-            self.recent.1 = tail;
-            return;
+        self.recent = (Offset(self.last().0 + 1 - tail.len() as u64), tail);
+        (self.store, self.applied) = (store, applied);
+        if self.quarantine.is_none() {
+            self.quarantine = wrong;
         }
-        let committed = entries.partition_point(|e| e.offset <= commit);
-        for entry in &entries[..committed] {
-            let applied = log
-                .read(entry.at)
-                .map_err(|e| e.to_string())
-                .and_then(|record| self.store.apply(log, entry.at, record.body()));
-            if let Err(e) = applied {
-                self.quarantine = Some(format!("entry {} cannot be read: {e}", entry.offset));
-                break;
-            }
-            self.applied = entry.offset;
-        }
-        let tail = entries.into_iter().skip_while(|e| e.offset <= self.applied);
-        let tail: VecDeque<Recent> = tail.map(|e| Recent { at: e.at, epoch: e.epoch }).collect();
-        self.recent = (self.applied.next(), tail);
         self.dedup.committed(self.applied);
-    }
-
-    fn load_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Result<(), String> {
-        let table = self.store.table().clone();
-        let created = snapshot.header().created_index;
-        if ![0, table.created_index].contains(&created) {
-            return Err(format!(
-                "{} is of another creation of the table",
-                snapshot.path().display()
-            ));
-        }
-        self.applied = snapshot.header().offset;
-        self.store = Store::load(table, snapshot).map_err(|e| e.to_string())?;
-        Ok(())
+        self.loading = None;
     }
 
     /// Entries up to `to` become readable.
@@ -377,6 +347,26 @@ impl Partition {
         self.quarantine = None;
         (self.replay_from, self.installed, self.released) = (at, true, false);
         std::mem::replace(&mut self.store, store)
+    }
+
+    /// Records before do not count when it is made again (R26).
+    #[must_use]
+    pub fn replay_from(&self) -> Position {
+        self.replay_from
+    }
+
+    /// At [`replay_from`](Self::replay_from) stands the `Installed` record of its snapshot.
+    #[must_use]
+    pub fn is_installed(&self) -> bool {
+        self.installed
+    }
+
+    /// The entries behind that one, which is not before the last readable one.
+    #[must_use]
+    pub fn behind(&self, offset: Offset) -> Vec<Loading> {
+        let all = (self.recent.0.0..).map(Offset).zip(&self.recent.1);
+        let behind = all.filter(|(o, _)| *o > offset);
+        behind.map(|(offset, r)| Loading { offset, epoch: r.epoch, at: r.at }).collect()
     }
 
     /// From where on the log is needed to make this replica again; `None`: nothing of it is.

@@ -18,8 +18,8 @@ use stela_replica::message::Input;
 
 use crate::chores::CONFIRM;
 use crate::disk::Held;
+use crate::loading;
 use crate::node::{Address, Dropping, Inner, Node, Work};
-use crate::start::load_partition;
 use crate::store::Freed;
 
 /// No order keeps a leader from admitting writes for longer, ms.
@@ -185,9 +185,11 @@ fn take(
         None if !view.replicas.contains(&inner.tablet) => return false,
         None => {
             let loaded = inner.orphans.remove(&key).unwrap_or_default();
-            let partition = load_partition(node, inner.tablet, key, table, loaded, Millis::now());
-            tracing::info!(%key, offset = %partition.last(), "replica is here");
-            inner.partitions.insert(key, partition);
+            tracing::info!(%key, offset = %loaded.last, "replica is here");
+            if let Some(pending) = loading::host(node, inner, key, table, loaded) {
+                let node = node.clone();
+                std::thread::spawn(move || loading::run(&node, vec![pending]));
+            }
             inner.touch(key);
         }
         Some(p) if **p.store.table() != *table => {

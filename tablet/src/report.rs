@@ -10,21 +10,22 @@ impl Inner {
     pub fn inventory(&self) -> Vec<pb::Inventory> {
         let known = self.partitions.iter().map(|(key, p)| {
             let (last, epoch) = (p.last(), p.epochs.epoch_at(p.last()));
-            (*key, last, epoch, p.quarantine.is_some(), p.store.table().created_index)
+            let created = p.store.table().created_index;
+            (*key, last, epoch, p.quarantine.is_some(), created, p.loading.is_some())
         });
-        let orphans = self
-            .orphans
-            .iter()
-            .map(|(key, l)| (*key, l.last, l.epochs.epoch_at(l.last), l.damage.is_some(), 0));
+        let orphans = self.orphans.iter().map(|(key, l)| {
+            (*key, l.last, l.epochs.epoch_at(l.last), l.damage.is_some(), 0, false)
+        });
         known
             .chain(orphans)
-            .map(|(key, last, epoch, damaged, created_index)| pb::Inventory {
+            .map(|(key, last, epoch, damaged, created_index, loading)| pb::Inventory {
                 tid: key.tid.0,
                 pid: key.pid.0,
                 last_epoch: epoch.0,
                 last_offset: last.0,
                 damaged,
                 created_index,
+                loading,
             })
             .collect()
     }
@@ -65,6 +66,8 @@ impl Inner {
                 offset: last.0,
                 commit: if damaged { 0 } else { p.applied.0 },
                 record_cnt: p.store.records(),
+                key_cnt: p.store.keys(),
+                loading: p.loading.is_some(),
                 memory: p.store.memory(),
                 disk: p.store.disk(),
                 quarantined,

@@ -15,7 +15,7 @@ use stela_common::log;
 
 use crate::node::Node;
 use crate::partition::Partition;
-use crate::snapshot::Snapshot;
+use crate::sealed::CHUNK;
 use crate::store::places::{self, Unreadable};
 
 /// Bytes that are read between two pauses, about.
@@ -98,9 +98,9 @@ async fn of_copy(
         .map(|p| (p.store.snapshot().cloned(), p.store.base().next(), p.applied, p.rebuilt));
     let Some((snapshot, mut next, last, rebuilt)) = seen else { return ControlFlow::Continue(()) };
     if let Some(snapshot) = snapshot {
-        for chunks in (0..snapshot.chunks()).step_by(STEP / Snapshot::CHUNK) {
+        for chunks in (0..snapshot.chunks()).step_by(STEP / CHUNK) {
             let read = snapshot.clone();
-            let to = snapshot.chunks().min(chunks + STEP / Snapshot::CHUNK);
+            let to = snapshot.chunks().min(chunks + STEP / CHUNK);
             let verify = move || (chunks..to).try_for_each(|chunk| read.verify_chunk(chunk));
             if let Err(error) = step(node, pause, verify).await? {
                 pass.damaged += 1;
@@ -110,7 +110,7 @@ async fn of_copy(
                 });
                 return ControlFlow::Continue(());
             }
-            pass.bytes += ((to - chunks) * Snapshot::CHUNK) as u64;
+            pass.bytes += ((to - chunks) * CHUNK) as u64;
         }
     }
     while next <= last {

@@ -10,15 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use stela_common::clock::Millis;
 use stela_common::fs::{self, Disk};
-use stela_common::ids::{PartitionKey, TabletId};
+use stela_common::ids::PartitionKey;
 use stela_common::log::{self, Log};
-use stela_common::table::{Ack, Table};
 use stela_proto::nameserver as ns;
 use stela_proto::nameserver::nameserver_client::NameserverClient;
-use stela_replica::message::Write;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -26,13 +23,14 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 
+use crate::checkpoint;
 use crate::chores;
 use crate::config::Config;
 use crate::disk::{FORMAT, Files, Identity};
 use crate::heartbeat::{self, Outcast};
 use crate::http;
+use crate::loading::{self, Pending};
 use crate::node::{Inner, Node};
-use crate::partition::Partition;
 use crate::replicate;
 use crate::room;
 use crate::scrub;
@@ -166,16 +164,39 @@ pub async fn run_on(
     let endpoint = config.endpoint.clone();
     // However this ends, a snapshot in the making ends too.
     let _stopped = stop.clone().drop_guard();
-    let node = open(config, disk, files, stop.clone())?;
+    let (node, pending) = open(config, disk, files, stop.clone())?;
+    let loading = tokio::task::spawn_blocking({
+        let node = node.clone();
+        move || loading::run(&node, pending)
+    });
     let outcome = serve(&node, listener, address, ready).await;
     stop.cancel();
-    if let Err(e) = node.log.close() {
-        tracing::error!(error = %e, "the log was not closed cleanly");
-    }
+    // It has seen that, or is done. A panic there has ended the process.
+    let _ = loading.await;
+    let closing = tokio::task::spawn_blocking(move || close(&node));
+    let _ = closing.await;
     outcome.map_err(|e| match e {
         Ended::Outcast(why) => why.into(),
         Ended::Serve(why) => StartError::Serve { endpoint, why },
     })
+}
+
+/// Ends the log, and keeps the indexes for the next start.
+pub(crate) fn close(node: &Node) {
+    if let Err(e) = node.log.close() {
+        tracing::error!(error = %e, "the log was not closed cleanly");
+        return;
+    }
+    let begun = std::time::Instant::now();
+    match checkpoint::save(node) {
+        Ok(Some(rows)) => {
+            tracing::info!(rows, ms = begun.elapsed().as_millis(), "the indexes are kept");
+        }
+        Ok(None) => tracing::info!("the next start reads the log"),
+        Err(error) => {
+            tracing::warn!(%error, "the indexes are not kept: the next start reads the log")
+        }
+    }
 }
 
 /// A directory that is missing, or holds nothing (a lock of an earlier try aside).
@@ -253,13 +274,13 @@ async fn cluster_of(endpoint: &str) -> Option<String> {
     (!cluster.is_empty()).then_some(cluster)
 }
 
-/// The tablet that the directory holds.
+/// The tablet that the directory holds, and what of it is yet to be made readable.
 pub(crate) fn open(
     config: Config,
     disk: Disk,
     files: Files,
     stop: CancellationToken,
-) -> Result<Arc<Node>, StartError> {
+) -> Result<(Arc<Node>, Vec<Pending>), StartError> {
     let directory =
         |e: io::Error| StartError::Directory { dir: config.dir.clone(), why: e.to_string() };
     let now = Millis::now();
@@ -273,34 +294,38 @@ pub(crate) fn open(
         tracing::error!(at = %damage.at, bytes = damage.bytes, reason = %damage.reason, partitions = ?damage.suspects, "the log is damaged");
     }
     let found = open_snapshots(&files).map_err(directory)?;
-    let mut loaded = load::replay(&log, &recovery, &found);
+    let tables = files.tables().map_err(directory)?;
+    let restored = checkpoint::restore(&files, &tables, &log, &recovery, &found);
+    let mut loaded = restored.unwrap_or_else(|| load::replay(&log, &recovery, &found));
     let mut fences = files.fences().map_err(directory)?;
     if !recovery.clean && !fences.unclean {
         fences.unclean = true;
         files.set_fences(&fences).map_err(directory)?;
     }
     let mut inner = Inner::new(now, fences);
-    inner.tables = files.tables().map_err(directory)?;
+    inner.tables = tables;
     let node = Node::new(config.clone(), heartbeat::draw_incarnation(), files, log, stop, inner);
-    let mut here = Vec::new();
-    for held in node.look().tables.values() {
-        let table = Arc::new(held.table.clone());
-        for pid in &held.pids {
-            let key = PartitionKey { tid: table.tid, pid: *pid };
-            here.push((key, table.clone(), loaded.remove(&key).unwrap_or_default()));
+    let mut inner = node.look();
+    let here: Vec<_> = inner
+        .tables
+        .values()
+        .map(|held| (Arc::new(held.table.clone()), held.pids.clone()))
+        .collect();
+    let mut pending = Vec::new();
+    for (table, pids) in here {
+        for key in pids.into_iter().map(|pid| PartitionKey { tid: table.tid, pid }) {
+            let found = loaded.remove(&key).unwrap_or_default();
+            pending.extend(loading::host(&node, &mut inner, key, table.clone(), found));
         }
     }
-    let partitions = in_parallel(here, |(key, table, loaded)| {
-        (key, load_partition(&node, TabletId(0), key, table, loaded, now))
-    });
-    node.look().partitions.extend(partitions);
     let orphans: BTreeMap<PartitionKey, Loaded> =
         loaded.into_iter().filter(|(_, l)| !l.purged).collect();
     for key in orphans.keys() {
         tracing::warn!(%key, "a copy of a partition that no table here names: kept, not served");
     }
-    node.look().orphans = orphans;
-    Ok(node)
+    inner.orphans = orphans;
+    drop(inner);
+    Ok((node, pending))
 }
 
 /// The snapshots of all partitions, every checksum verified.
@@ -308,57 +333,7 @@ fn open_snapshots(files: &Files) -> io::Result<BTreeMap<PartitionKey, Found>> {
     let listed = snapshots::list(&files.snapshots())?.into_iter().collect();
     let open =
         |(key, paths): (PartitionKey, Vec<PathBuf>)| (key, Found::open(files.disk(), key, &paths));
-    Ok(in_parallel(listed, open).into_iter().collect())
-}
-
-/// Does something with each, on as many threads as there are processors.
-fn in_parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
-    let items = Mutex::new(items.into_iter());
-    let run = || -> Vec<R> {
-        std::iter::from_fn(|| {
-            let item = items.lock().next();
-            item.map(&work)
-        })
-        .collect()
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
-        let mut done = run();
-        for other in others {
-            // What panicked there panics here.
-            done.extend(other.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
-        }
-        done
-    })
-}
-
-/// A replica as its log has it: what is known to be committed is readable at once.
-pub(crate) fn load_partition(
-    node: &Node,
-    tablet: TabletId,
-    key: PartitionKey,
-    table: Arc<Table>,
-    mut loaded: Loaded,
-    now: Millis,
-) -> Partition {
-    let identity = node.identity(tablet, key, &table);
-    let entries = std::mem::take(&mut loaded.entries);
-    // R34: where the leader's word is enough, what is written is readable.
-    let commit = match table.options.ack {
-        Ack::All => loaded.commit,
-        Ack::Leader => loaded.last,
-    };
-    let snapshot = loaded.snapshot.take();
-    let mut partition = Partition::new(identity.clone(), table, loaded, now);
-    partition.load(&node.log, snapshot, entries, commit);
-    match &partition.quarantine {
-        Some(why) => tracing::error!(%key, %why, "replica is quarantined"),
-        // What a crash has left of others is not needed: the copy is whole.
-        None => node.retire(key, partition.store.snapshot().map(|s| s.path())),
-    }
-    partition.restart(identity, Write(0), now);
-    partition
+    Ok(loading::in_parallel(listed, open).into_iter().collect())
 }
 
 enum Ended {

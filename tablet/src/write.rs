@@ -157,6 +157,9 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
         caller.answer(refusal_of_write(refusal, leader, epoch));
     };
     let epoch = p.core.epoch();
+    if let Some(loading) = &p.loading {
+        return refuse(caller, &loading.refusal(), epoch);
+    }
     if p.suspended.is_some() {
         return refuse(caller, &Code::NotServing.into(), epoch);
     }

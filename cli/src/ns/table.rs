@@ -1,5 +1,7 @@
 //! Tables as a whole: `drop`, `showschema`, `info`.
 
+use stela_proto::nameserver as pb;
+
 use super::{Session, view};
 use crate::print::{Answer, Cell, Table};
 use crate::schema;
@@ -44,20 +46,21 @@ pub(super) async fn info(session: &Session, args: &[&str]) -> Answer {
     // Of each partition, the replica that leads.
     let leaders: Vec<_> =
         partitions.iter().filter_map(|p| p.replicas.iter().find(|r| r.leader && r.alive)).collect();
-    let (records, memory, disk) =
-        leaders.iter().filter(|r| r.known).fold((0, 0, 0), |(records, memory, disk), r| {
-            (records + r.record_cnt, memory + r.memory, disk + r.disk)
-        });
+    let sum = |figure: fn(&pb::ReplicaRow) -> u64| -> u64 {
+        leaders.iter().filter(|r| r.known).map(|r| figure(r)).sum()
+    };
     let mut shown = Table::new(&["attribute", "value"]);
     for (attribute, value) in [
         ("name", Cell::text(&table.name)),
         ("replica_num", Cell::number(table.replica_num)),
         ("partition_num", Cell::number(table.partition_num)),
         ("compress_type", Cell::text("kNoCompress")),
-        ("record_cnt", Cell::number(records)),
-        ("memused", Cell::bytes(memory)),
-        ("diskused", Cell::bytes(disk)),
+        ("record_cnt", Cell::number(sum(|r| r.record_cnt))),
+        ("memused", Cell::bytes(sum(|r| r.memory))),
+        ("diskused", Cell::bytes(sum(|r| r.disk))),
         ("partition_key", Cell::none()),
+        // The original has no such row: behind those that it has.
+        ("key_cnt", Cell::number(sum(|r| r.key_cnt))),
     ] {
         shown.push(vec![Cell::text(attribute), value]);
     }

@@ -73,6 +73,8 @@ impl Cell {
 pub(crate) struct Table {
     /// The names of the columns.
     pub(crate) columns: Vec<String>,
+    /// The last of them, so many, are in JSON only: scripts that read the text count columns.
+    pub(crate) details: usize,
     /// The rows, each with a cell for each column.
     pub(crate) rows: Vec<Vec<Cell>>,
 }
@@ -80,7 +82,24 @@ pub(crate) struct Table {
 impl Table {
     /// An empty one.
     pub(crate) fn new(columns: &[&str]) -> Self {
-        Self { columns: columns.iter().map(|c| (*c).to_owned()).collect(), rows: Vec::new() }
+        Self {
+            columns: columns.iter().map(|c| (*c).to_owned()).collect(),
+            rows: Vec::new(),
+            details: 0,
+        }
+    }
+
+    /// The names that the text shows.
+    pub(crate) fn shown(&self) -> Vec<&str> {
+        let shown = self.columns.len() - self.details;
+        self.columns[..shown].iter().map(String::as_str).collect()
+    }
+
+    /// More columns, in JSON only.
+    pub(crate) fn with_details(mut self, columns: &[&str]) -> Self {
+        self.columns.extend(columns.iter().map(|c| (*c).to_owned()));
+        self.details += columns.len();
+        self
     }
 
     /// Adds a row.

@@ -9,7 +9,7 @@ pub(super) fn table(table: &Table, longest: usize) -> String {
         .iter()
         .map(|row| row.iter().map(|cell| shown(&cell.text, longest)).collect())
         .collect();
-    let header: Vec<&str> = table.columns.iter().map(String::as_str).collect();
+    let header = table.shown();
     let widths: Vec<usize> = (0..header.len())
         .map(|at| {
             std::iter::once(&header)
@@ -65,7 +65,7 @@ mod tests {
         };
         let mut lines = sample.lines().filter(|l| !l.starts_with("------"));
         let columns = cells(lines.next().unwrap());
-        let mut table = Table { columns, rows: vec![] };
+        let mut table = Table { columns, details: 0, rows: vec![] };
         for line in lines {
             table.push(
                 cells(line)

@@ -4,7 +4,7 @@ use super::Table;
 
 /// The text of a table.
 pub(super) fn table(table: &Table) -> String {
-    let header: Vec<&str> = table.columns.iter().map(String::as_str).collect();
+    let header = table.shown();
     let rows: Vec<Vec<&str>> =
         table.rows.iter().map(|row| row.iter().map(|c| c.text.as_str()).collect()).collect();
     let widths: Vec<usize> = (0..header.len())

@@ -37,14 +37,17 @@ fn status_table(mut rows: Vec<pb::TableStatusRow>, layout: Layout) -> Table {
     ];
     columns.extend((layout == Layout::Current).then_some("skiplist_height"));
     rows.sort_by_key(|r| (r.tid, r.pid));
-    let mut table = Table::new(&columns);
+    let details = ["record_cnt", "key_cnt", "mapped", "loaded"];
+    let mut table = Table::new(&columns).with_details(&details);
     for r in rows {
+        let loading = r.state == "kTableLoading";
+        let state = if loading { format!("{} {}%", r.state, r.loaded) } else { r.state.clone() };
         let mut row = vec![
             Cell::number(r.tid),
             Cell::number(r.pid),
             Cell::number(r.offset),
             Cell::text(if r.leading { "kTableLeader" } else { "kTableFollower" }),
-            Cell::text(r.state),
+            Cell { text: state, json: r.state.into() },
             Cell::true_false(r.enable_expire),
             // Of the first index; in the original it is a constant, as the one behind it still is.
             Cell::text(if r.ttl.is_empty() { "0min" } else { &r.ttl }),
@@ -54,6 +57,8 @@ fn status_table(mut rows: Vec<pb::TableStatusRow>, layout: Layout) -> Table {
         ];
         // There are no skip lists here.
         row.extend((layout == Layout::Current).then(|| Cell::number(0u64)));
+        row.extend([r.record_cnt, r.key_cnt, r.mapped].map(Cell::number));
+        row.push(Cell::known(loading.then_some(r.loaded)));
         table.push(row);
     }
     table

@@ -12,7 +12,8 @@ use crate::clock::Millis;
 
 use super::shared::Shared;
 use super::{
-    AppendError, Appended, NewRecord, Piece, Position, ReadError, RecordRef, SegmentRef, Walk,
+    AppendError, Appended, LogId, NewRecord, Piece, Position, ReadError, RecordRef, SegmentRef,
+    Walk,
 };
 
 /// An open log. A clone is the same log; when the last one goes without [`close`](Self::close), the log stops as it
@@ -130,6 +131,12 @@ impl Log {
     #[must_use]
     pub fn walk(&self, from: Position) -> Walk {
         Walk::new(self.running.shared.clone(), from)
+    }
+
+    /// Which log it is.
+    #[must_use]
+    pub fn id(&self) -> LogId {
+        self.shared().id
     }
 
     /// Behind the last appended record.

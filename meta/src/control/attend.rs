@@ -289,12 +289,14 @@ fn report(run: Incarnation, r: &pb::ReplicaReport) -> (PartitionKey, Report) {
         serving: r.serving,
         waits_for_others: r.waits_for_others,
         quarantined: r.quarantined,
+        loading: r.loading,
         surrendered: Epoch(r.surrendered),
         last_epoch: Epoch(r.last_epoch),
         offset: Offset(r.offset),
         commit: Offset(r.commit),
         start: (r.leading && r.serving).then_some(r.epoch_start).flatten().map(Offset),
         records: r.record_cnt,
+        keys: r.key_cnt,
         memory: r.memory,
         disk: r.disk,
     };
@@ -308,7 +310,8 @@ pub fn inventory(run: Incarnation, i: &pb::Inventory) -> (PartitionKey, Report) 
         incarnation: run,
         last_epoch: Epoch(i.last_epoch),
         offset: Offset(i.last_offset),
-        quarantined: i.damaged,
+        quarantined: i.damaged || i.loading,
+        loading: i.loading,
         ..Report::default()
     };
     (PartitionKey::new(i.tid, i.pid), report)

@@ -81,6 +81,7 @@ fn replica(
         known: reported.is_some(),
         offset: report.offset.0,
         record_cnt: report.records,
+        key_cnt: report.keys,
         memory: report.memory,
         disk: report.disk,
         commit: report.commit.0,

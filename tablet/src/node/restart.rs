@@ -29,7 +29,7 @@ impl Node {
     }
 
     /// The replica does nothing for so many ms, and then is made anew.
-    pub(super) fn stand_still(&self, inner: &mut Inner, key: PartitionKey, ms: u64) {
+    pub(crate) fn stand_still(&self, inner: &mut Inner, key: PartitionKey, ms: u64) {
         let leader = self.leader_hint(inner, key);
         let Some(p) = inner.partitions.get_mut(&key) else { return };
         p.fail_waiters(&Code::TableIsFollower.into(), &leader);

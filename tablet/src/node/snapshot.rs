@@ -156,6 +156,9 @@ impl Node {
         if p.quarantine.is_some() && !damaged {
             return Err(Refusal::from(Code::Quarantined).into());
         }
+        if let Some(loading) = &p.loading {
+            return Err(loading.refusal().into());
+        }
         // A copy that is not whole and keeps the log too long is moved out of it all the same.
         if p.paused && !damaged {
             let text = "snapshots of the table are paused: use recoversnapshot";

@@ -135,6 +135,10 @@ fn look<R: Read>(node: &Node, request: &R, since: Millis) -> Look<R> {
     if let Some(why) = &p.quarantine {
         return Look::Answer(R::reply(Err(quarantined(why)), about(p, true)));
     }
+    if let Some(loading) = &p.loading {
+        let parked = p.parked.clone().notified_owned();
+        return Look::Park(parked, loading.refusal(), about(p, true));
+    }
     let find = |p: &Partition, epoch: Option<Epoch>| match request.find(node, p) {
         Ok(found) => Look::Read(found, epoch, about(p, false)),
         Err(refusal) => Look::Answer(R::reply(Err(refusal), about(p, false))),

@@ -7,6 +7,7 @@ use stela_proto::tablet as pb;
 
 use crate::node::Node;
 use crate::partition::Partition;
+use crate::transfer::Progress;
 
 /// The replicas here, all or those asked for; one that is not here is no row.
 pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::GetTableStatusReply {
@@ -33,6 +34,7 @@ pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::Ge
             epoch: p.core.epoch().0,
             record_cnt: p.store.records(),
             serving: p.core.serving(),
+            loaded: loaded(p, rebuild.as_ref()),
             rebuilding: rebuild.is_some(),
             rebuilt_bytes: rebuild.map_or(0, |r| r.done),
             rebuild_bytes: rebuild.map_or(0, |r| r.total),
@@ -46,6 +48,15 @@ pub(super) fn tables(node: &Node, request: &pb::GetTableStatusRequest) -> pb::Ge
         })
         .collect();
     pb::GetTableStatusReply { status: wire::ok(), rows }
+}
+
+/// How much of what is loaded, or rebuilt, is there, in percent; 0 if neither is done, or that is not known.
+fn loaded(p: &Partition, rebuild: Option<&Progress>) -> u64 {
+    match (rebuild, &p.loading) {
+        (Some(rebuild), _) => (rebuild.done * 100).checked_div(rebuild.total).unwrap_or(0),
+        (None, Some(loading)) => loading.percent(),
+        (None, None) => 0,
+    }
 }
 
 /// The word for what a replica is doing, the most pressing one first.

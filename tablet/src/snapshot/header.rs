@@ -1,13 +1,12 @@
 //! What a snapshot says of itself.
 
-use std::ops::Range;
-
 use serde::{Deserialize, Serialize};
 use stela_common::ids::{Epoch, Offset, PartitionKey};
 use stela_common::log::Position;
 use stela_replica::epochs::Epochs;
 
-use super::{HEAD, span};
+use super::keys::Section;
+use crate::sealed::HEAD;
 use crate::store::dedup::Remembered;
 
 /// All that a replica is at an offset, but for its rows.
@@ -44,25 +43,6 @@ pub struct Header {
     pub indexes: Vec<Section>,
 }
 
-/// Where an index stands in the file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Section {
-    /// Where it begins.
-    pub from: u64,
-    /// Where it ends.
-    pub to: u64,
-    /// How many keys it has.
-    pub keys: u64,
-    /// How many rows.
-    pub rows: u64,
-}
-
-impl Section {
-    pub(super) fn range(&self) -> Range<usize> {
-        span(self.from, self.to)
-    }
-}
-
 impl Header {
     /// Whether it agrees with itself and with where it stands.
     pub(super) fn check(&self, header_at: u64) -> Result<(), &'static str> {
@@ -71,16 +51,7 @@ impl Header {
             return Err("the values end before they begin");
         }
         for section in &self.indexes {
-            if section.from != end || section.to < end {
-                return Err("an index does not begin where the one before ends");
-            }
-            // What is reserved for them is what is there.
-            let least =
-                section.keys.saturating_mul(8).saturating_add(section.rows.saturating_mul(16));
-            if least > section.to - section.from {
-                return Err("an index is shorter than its keys and rows");
-            }
-            end = section.to;
+            end = section.check(end)?;
         }
         if end != header_at {
             return Err("it does not begin where the indexes end");
@@ -98,17 +69,17 @@ impl Header {
 }
 
 /// Epochs as pairs, which must ascend.
-mod starts {
+pub(crate) mod starts {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
     use super::{Epoch, Epochs, Offset};
 
-    pub(super) fn serialize<S: Serializer>(epochs: &Epochs, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(epochs: &Epochs, to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(epochs.iter())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Epochs, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Epochs, D::Error> {
         let starts = Vec::<(Epoch, Offset)>::deserialize(from)?;
         let ascend = |a: &(Epoch, Offset), b: &(Epoch, Offset)| a.0 < b.0 && a.1 < b.1;
         if starts.is_sorted_by(ascend) && starts.first().is_none_or(|(_, first)| first.0 > 0) {

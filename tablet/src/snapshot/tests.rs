@@ -4,9 +4,12 @@ use proptest::prelude::*;
 use stela_common::ids::{Epoch, Offset, PartitionKey};
 use stela_common::log::Position;
 
+use super::keys::Section;
 use super::write::Writer;
 use super::*;
+use crate::sealed::{CHUNK, FOOT, foot_crc};
 use crate::store::dedup::Dedup;
+use crate::store::list::Point;
 use crate::store::values::{IN_SNAPSHOT, checked};
 
 type Index = Vec<(Vec<u8>, Vec<(u64, usize)>)>;
@@ -148,7 +151,7 @@ proptest! {
         body in prop::collection::vec(any::<u8>(), 0..600), values_end in 0u64..700, sections in prop::collection::vec((0u64..700, 0u64..700, any::<u8>(), any::<u8>()), 0..4),
     ) {
         let (_dir, path) = path();
-        let indexes = sections.iter().map(|(from, to, keys, rows)| header::Section {
+        let indexes = sections.iter().map(|(from, to, keys, rows)| Section {
             from: *from, to: *to, keys: u64::from(*keys), rows: u64::from(*rows),
         }).collect();
         let header = Header { values_end, indexes, ..header() };
@@ -268,7 +271,7 @@ fn the_first_format_is_read() {
         body.extend(place.to_le_bytes());
     }
     let to = (HEAD + body.len()) as u64;
-    let indexes = vec![header::Section { from: values_end, to, keys: 100, rows: 100 }];
+    let indexes = vec![Section { from: values_end, to, keys: 100, rows: 100 }];
     let file = seal_as(1, &body, &Header { values_end, indexes, ..header() });
     stela_common::fs::write(&path, &file).unwrap();
     let snapshot = std::sync::Arc::new(Snapshot::open(&Disk::real(), &path).unwrap());

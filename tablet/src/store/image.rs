@@ -1,4 +1,4 @@
-//! A store out of a snapshot, and a snapshot out of a store.
+//! A store out of a snapshot, or of indexes that were saved, and the reverse.
 //!
 //! **Invariants**
 //! * Loading reads indexes only, and takes nothing for granted that a checksum does not say: what is not in order is an
@@ -16,8 +16,11 @@ use super::Store;
 use super::index::Index;
 use super::list::{List, Point};
 use super::values::{IN_SNAPSHOT, PLAIN, Values};
+use crate::checkpoint::Saved;
 use crate::config::Format;
+use crate::sealed;
 use crate::snapshot::Snapshot;
+use crate::snapshot::keys::{Keys, Section};
 use crate::snapshot::write::Writer;
 
 /// Keys between two looks at whether to go on.
@@ -34,28 +37,76 @@ impl Store {
         let plain = snapshot.format() == crate::snapshot::PLAIN;
         let flags = if plain { IN_SNAPSHOT | PLAIN } else { IN_SNAPSHOT };
         let ordered = |a: &[u8], b: &[u8]| if plain { a < b } else { Index::before(a, b) };
-        // An index that the table does not have any more is nobody's; one that it has now only has no rows yet.
+        let place = |place| (place < header.values_end).then_some(place | flags);
         for (at, section) in header.indexes.iter().enumerate() {
-            let Some(index) = store.kept(at) else { continue };
-            let wrong = |what: &str| snapshot.invalid(&format!("{what} (index {at})"));
-            let mut before = None;
-            for key in snapshot.keys(at) {
-                let (key, rows) = key.map_err(wrong)?;
-                if before.replace(key).is_some_and(|before| !ordered(before, key)) {
-                    return Err(wrong("keys are not in order"));
-                }
-                if rows.iter().any(|row| row.place >= header.values_end) {
-                    return Err(wrong("a row is beyond the values"));
-                }
-                let rows = rows.iter().map(|p| Point { place: p.place | flags, ..p });
-                index.load(key, List::ordered(rows).ok_or_else(|| wrong("rows are not in order"))?);
-            }
-            if index.rows() != section.rows {
-                return Err(wrong("rows are missing"));
-            }
+            store
+                .fill(at, snapshot.keys(at), section.rows, ordered, place)
+                .map_err(|what| snapshot.invalid(&format!("{what} (index {at})")))?;
         }
         store.snapshot = Some(snapshot);
         Ok(store)
+    }
+
+    /// What was [frozen](Self::freeze), over the snapshot of then.
+    ///
+    /// # Errors
+    /// Its indexes are not in order.
+    pub fn thaw(
+        table: Arc<Table>,
+        snapshot: Option<Arc<Snapshot>>,
+        saved: &Saved,
+    ) -> Result<Self, String> {
+        let mut store = Self { snapshot, grown: saved.grown(), ..Self::new(table) };
+        for (at, (keys, rows)) in saved.indexes().enumerate() {
+            store
+                .fill(at, keys, rows, Index::before, Some)
+                .map_err(|what| format!("{what} (index {at} of {saved:?})"))?;
+        }
+        Ok(store)
+    }
+
+    /// Fills an index with the keys of a file. One that the table does not have any more is nobody's; one that it has now
+    /// only has no rows yet.
+    fn fill(
+        &mut self,
+        at: usize,
+        keys: Keys<'_>,
+        rows: u64,
+        ordered: impl Fn(&[u8], &[u8]) -> bool,
+        place: impl Fn(u64) -> Option<u64>,
+    ) -> Result<(), &'static str> {
+        let Some(index) = self.kept(at) else { return Ok(()) };
+        let mut before = None;
+        for key in keys {
+            let (key, rows) = key?;
+            if before.replace(key).is_some_and(|before| !ordered(before, key)) {
+                return Err("keys are not in order");
+            }
+            if rows.iter().any(|row| place(row.place).is_none()) {
+                return Err("a row is beyond the values");
+            }
+            let rows = rows.iter().map(|p| Point { place: place(p.place).unwrap_or(p.place), ..p });
+            index.load(key, List::ordered(rows).ok_or("rows are not in order")?);
+        }
+        if index.rows() != rows {
+            return Err("rows are missing");
+        }
+        Ok(())
+    }
+
+    /// Writes the indexes as they are, with the places that their rows have now.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn freeze(&self, to: &mut sealed::Writer) -> io::Result<Vec<Section>> {
+        let section = |index: &Index| {
+            let mut section = Section::begin(to);
+            for (key, list) in index.from(b"") {
+                section.key(to, key, list.len(), list.from(0))?;
+            }
+            Ok(section)
+        };
+        self.indexes.iter().map(section).collect()
     }
 
     /// Writes what is live at wall time `now`, for as long as it may go on.

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use stela_common::ids::{Epoch, Offset, PartitionKey};
 use stela_common::log::{End, Kind, Log, Position, Record, Recovery};
 use stela_replica::epochs::Epochs;
@@ -16,11 +17,12 @@ use stela_replica::epochs::Epochs;
 use super::dedup::Dedup;
 use super::entry::Entry;
 use super::places::Places;
+use crate::checkpoint::Saved;
 use crate::snapshot::Snapshot;
 use crate::snapshot::files::Found;
 
 /// One entry that is in force.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Loading {
     /// Its offset.
     pub offset: Offset,
@@ -55,6 +57,8 @@ pub struct Loaded {
     pub places: Places,
     /// The entries behind the snapshot.
     pub entries: Vec<Loading>,
+    /// The entries between the two are in indexes that were saved.
+    pub saved: Option<Saved>,
     /// The partition was dropped: nothing of it is in force.
     pub purged: bool,
     /// The log may give back what it has of it.
@@ -115,6 +119,13 @@ impl Loaded {
             return Some(self.replay_from);
         }
         self.entries.first().map(|first| first.at)
+    }
+
+    /// Records before do not count when it is made again.
+    #[must_use]
+    pub fn counts_from(&self) -> Position {
+        let first = self.entries.first().filter(|_| !self.installed && self.saved.is_none());
+        first.map_or(self.replay_from, |first| first.at)
     }
 
     /// Its entries have been moved out of the log.

@@ -8,6 +8,7 @@
 //!   first of its offset there. Entries that a truncation made void lie before the mark which the truncation left, and
 //!   are of offsets from that mark's on: so no walk ever takes one of them for the entry that replaced it.
 
+use serde::{Deserialize, Serialize};
 use stela_common::ids::{Offset, PartitionKey};
 use stela_common::log::{Kind, Log, Position, ReadError, RecordRef};
 
@@ -15,7 +16,7 @@ use stela_common::log::{Kind, Log, Position, ReadError, RecordRef};
 const SPARSE: u64 = 32 << 10;
 
 /// Where the entries of one partition are.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Places(Vec<(Offset, Position)>);
 
 /// Why entries could not be read.

@@ -69,6 +69,8 @@ pub struct Report {
     pub waits_for_others: bool,
     /// It cannot prove that its copy is whole: no candidate.
     pub quarantined: bool,
+    /// Its copy is being made readable: quarantined until then.
+    pub loading: bool,
     /// It led in that epoch and surrendered (R12); 0: no.
     pub surrendered: Epoch,
     /// The epoch of its last entry.
@@ -81,6 +83,8 @@ pub struct Report {
     pub start: Option<Offset>,
     /// Entries of the first index; for display.
     pub records: u64,
+    /// Keys of the first index; for display.
+    pub keys: u64,
     /// Bytes in memory; for display.
     pub memory: u64,
     /// Bytes on disk; for display.

@@ -53,6 +53,11 @@ impl Pass<'_> {
         if !held.is_empty() {
             return format!("{} is held back: updatetablealive releases it", held.join(", "));
         }
+        let loads = |t: &TabletId| self.report(key, *t).is_some_and(|r| r.loading);
+        let loading: Vec<String> = members().filter(loads).map(|t| self.endpoint(t)).collect();
+        if !loading.is_empty() {
+            return format!("{} is loading its copy", loading.join(", "));
+        }
         let doubted = |t| doubt(t).map(|doubt| format!("{}: {}", self.endpoint(t), doubt.text()));
         let doubted: Vec<String> = members().filter_map(doubted).collect();
         if doubted.len() == partition.in_sync.len() {

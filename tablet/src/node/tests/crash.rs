@@ -142,17 +142,23 @@ struct Busy {
 const KEYS: [&str; 3] = ["a", "b", "c"];
 
 impl Busy {
-    /// Puts, snapshots of both kinds, a log that is given back, and files beside it that are replaced.
+    /// Puts, snapshots of both kinds, a log that is given back, files beside it that are replaced, a clean stop and a start.
     async fn record(seed: u64, skip: Option<Skip>) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let dir = tempfile::tempdir().unwrap();
         let recorder = Arc::new(Recorder::new().skip(skip).without_physical_sync());
         let mut config = config(dir.path());
         config.log_keep = 128 << 10;
-        let run = Running::new(open_on(Disk::recording(recorder.clone()), config));
+        let start = || Running::new(open_on(Disk::recording(recorder.clone()), config.clone()));
+        let mut run = start();
         run.lead(KEY, 1).await;
         let mut acknowledged = Vec::new();
         for ts in 1..=150 {
+            if ts == 75 {
+                run.stop().await;
+                run = start();
+                run.lead(KEY, 2).await;
+            }
             let key = KEYS[random.random_range(0..KEYS.len())];
             let value = vec![1; random.random_range(1..6000)];
             run.put(key, ts, &value).await;
@@ -205,7 +211,10 @@ fn missing<'a>(
     let mut due = due.peekable();
     due.peek()?;
     let node = match start::open(config(dir), Disk::real(), files, CancellationToken::new()) {
-        Ok(node) => node,
+        Ok((node, pending)) => {
+            loading::run(&node, pending);
+            node
+        }
         Err(e) => return Some(format!("it does not open: {e}")),
     };
     node.look().adopt(&node, ME);

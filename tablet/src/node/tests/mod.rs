@@ -5,11 +5,14 @@ mod crash;
 #[allow(dead_code, unreachable_pub, clippy::disallowed_methods)]
 mod image;
 mod install;
+#[path = "loading.rs"]
+mod loads;
 mod make;
 mod manual;
 mod model;
 mod refuse;
 mod retain;
+mod stop;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,6 +26,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::chores;
+use crate::loading;
 use crate::partition::Caller;
 use crate::registry::{self, Told};
 use crate::start;
@@ -46,7 +50,8 @@ fn config(dir: &Path) -> Config {
 fn open_on(disk: Disk, config: Config) -> Arc<Node> {
     let files = Files::new(disk.clone(), config.dir.clone());
     stela_common::fs::create_dir_all(&disk, config.dir.join("tables")).unwrap();
-    let node = start::open(config, disk, files, CancellationToken::new()).unwrap();
+    let (node, pending) = start::open(config, disk, files, CancellationToken::new()).unwrap();
+    loading::run(&node, pending);
     node.look().adopt(&node, ME);
     node
 }
@@ -170,9 +175,10 @@ impl Running {
 
     /// Ends cleanly.
     async fn stop(self) {
-        let log = self.node.log.clone();
-        self.kill().await;
-        log.close().unwrap();
+        let node = self.node.clone();
+        drop(self);
+        until("nobody has the node any more", || Arc::strong_count(&node) == 1).await;
+        start::close(&node);
     }
 }
 
