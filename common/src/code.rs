@@ -106,6 +106,10 @@ codes! {
     Malformed = 180, "malformed message";
     /// A replica does not show what the reader has seen already (R35).
     Behind = 181, "the replica is behind what was asked for; try another one, or the leader";
+    /// The sender does not know of an index that was added.
+    StaleTable = 182, "the table has a new index: open the table again";
+    /// Nothing is read by an index before all rows are in it.
+    IndexFilling = 183, "the index is being filled; see showopstatus";
     /// Asked of a nameserver that does not lead and cannot reach the leader.
     NotLeader = 300, "nameserver is not leader";
     /// A manual command while the automatic ones are on.

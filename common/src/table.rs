@@ -143,6 +143,18 @@ pub struct Index {
     /// It was deleted. Its place stays, since dimensions name indexes by number; nothing is stored or found in it.
     #[serde(default)]
     pub deleted: bool,
+    /// How it came to a table that was there before.
+    #[serde(default)]
+    pub added: Added,
+}
+
+/// An index that was added to a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Added {
+    /// The [version](Table::version) of the table since which it is there; 0: it was made with it.
+    pub version: u32,
+    /// Rows from before are still being brought into it: nothing is read by it, and nothing deleted from the table.
+    pub filling: bool,
 }
 
 /// When a write counts as stored on one replica.
@@ -288,6 +300,18 @@ impl Table {
         self.live_indexes().next().map(|(at, _)| at)
     }
 
+    /// Grows with each index that is added: whoever writes has to know of all of them.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.indexes.iter().map(|i| i.added.version).max().unwrap_or(0)
+    }
+
+    /// The index that is being filled, with its position. There is one at a time.
+    #[must_use]
+    pub fn filling(&self) -> Option<(usize, &Index)> {
+        self.live_indexes().find(|(_, i)| i.added.filling)
+    }
+
     /// The position of the index of that name.
     #[must_use]
     pub fn index(&self, name: &str) -> Option<usize> {
@@ -400,6 +424,7 @@ mod tests {
             ts: ts.map(Into::into),
             ttl: Ttl::default(),
             deleted,
+            added: Default::default(),
         };
         let column = |name: &str, kind| Column { name: name.into(), kind, not_null: false };
         let mut table = Table {

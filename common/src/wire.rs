@@ -4,7 +4,9 @@ use stela_proto::common as pb;
 
 use crate::code::{Code, Refusal};
 use crate::ids::{Epoch, Incarnation, PartitionId, PartitionKey, TableId, TabletId, Version};
-use crate::table::{Ack, Column, ColumnType, Index, Options, Read, Sync, Table, Ttl, TtlKind};
+use crate::table::{
+    Ack, Added, Column, ColumnType, Index, Options, Read, Sync, Table, Ttl, TtlKind,
+};
 
 /// A message that lacks a field or has a value out of range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -236,6 +238,8 @@ impl From<&Index> for pb::Index {
             ts_column: i.ts.clone().unwrap_or_default(),
             ttl: Some(ttl(&i.ttl)),
             deleted: i.deleted,
+            version: i.added.version,
+            filling: i.added.filling,
         }
     }
 }
@@ -250,6 +254,7 @@ impl TryFrom<&pb::Index> for Index {
             ts: (!i.ts_column.is_empty()).then(|| i.ts_column.clone()),
             ttl: ttl_of(&i.ttl.unwrap_or_default())?,
             deleted: i.deleted,
+            added: Added { version: i.version, filling: i.filling },
         })
     }
 }

@@ -52,6 +52,7 @@ fn table() -> Arc<Table> {
         ts: Some("ts".into()),
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     Arc::new(Table {
         tid: TableId(7),

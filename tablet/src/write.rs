@@ -52,6 +52,14 @@ impl Request {
         }
     }
 
+    /// The version of the table whose indexes the rows have; `None`: it has no rows.
+    fn version(&self) -> Option<u32> {
+        match self {
+            Self::Put(r) => Some(r.table_version),
+            Self::Delete(_) => None,
+        }
+    }
+
     /// An earlier attempt may have been applied.
     fn again(&self) -> bool {
         match self {
@@ -172,6 +180,11 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
     if target.epoch != 0 && target.epoch != epoch.0 {
         return refuse(caller, &Code::StaleEpoch.into(), epoch);
     }
+    let (known, version) = (request.version(), p.store.table().version());
+    if known.is_some_and(|known| known > version && known != u32::MAX) {
+        // The news of an index that was added comes here, too.
+        return refuse(caller, &Code::NotServing.into(), epoch);
+    }
     let checked = match &request {
         Request::Put(r) => p.store.put(r, node.config.data_format, wall_ms()),
         Request::Delete(r) => p.store.delete(r, node.config.data_format, wall_ms()),
@@ -183,6 +196,9 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
     let level = request.level(p.store.table().options.ack);
     let waiter = Waiter { caller, repeatable: id.0 != 0, level };
     match p.dedup.look(id.0, id.1, request.again()) {
+        Verdict::New if known.is_some_and(|known| known < version) => {
+            return refuse(waiter.caller, &Code::StaleTable.into(), epoch);
+        }
         // What takes memory away is taken.
         Verdict::New
             if node.short.load(Ordering::Relaxed) && matches!(request, Request::Put(_)) =>

@@ -74,6 +74,11 @@ fn many_silent_tablets_are_waited_for() {
 }
 
 #[test]
+fn an_index_that_is_added_has_every_row() {
+    drill(&["index"]);
+}
+
+#[test]
 fn everything_outlives_everything() {
     drill(&["kill-all", "--rounds", "1"]);
 }

@@ -118,6 +118,7 @@ fn definition() -> Table {
             ts,
             ttl: Ttl::default(),
             deleted: false,
+            added: Default::default(),
         }],
         partition_num: PARTITIONS,
         replica_num: REPLICAS,

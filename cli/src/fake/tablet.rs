@@ -202,6 +202,13 @@ macro_rules! unary {
                 Ok(Response::new(pb::MakeSnapshotReply { status, offset: 1 }))
             }
 
+            async fn fill_index(
+                &self,
+                _: Request<pb::FillIndexRequest>,
+            ) -> Result<Response<pb::ReplicaReply>, Status> {
+                Err(Status::unimplemented("nobody asks the fake"))
+            }
+
             async fn table_schema(
                 &self,
                 r: Request<pb::TableSchemaRequest>,

@@ -68,6 +68,7 @@ impl Fake {
                 ts: None,
                 ttl: Ttl::default(),
                 deleted: false,
+                added: Default::default(),
             }],
             partition_num: 1,
             replica_num: 1,

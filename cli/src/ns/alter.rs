@@ -1,5 +1,7 @@
 //! Changes of a table's definition: `setttl`, `addtablefield`, `addindex`, `deleteindex`.
 
+use std::time::{Duration, Instant};
+
 use stela_common::table::{Column, ColumnType, Index, Table, Ttl, TtlKind};
 use stela_common::wire;
 use stela_proto::nameserver::SetTtl;
@@ -11,6 +13,10 @@ use crate::shell::unsigned;
 
 const TTL_USAGE: &str = "bad setttl format, eg settl t1 absolute 10 [index0]";
 const TTL_NUMBER: &str = "Invalid args ttl which should be uint64_t";
+/// `addindex` waits so long for rows to be in the index.
+const FILLED: Duration = Duration::from_secs(5);
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) async fn setttl(session: &Session, args: &[&str]) -> Answer {
     let (table, ttl, index) = match read_ttl(args) {
@@ -108,11 +114,34 @@ pub(super) async fn addindex(session: &Session, args: &[&str]) -> Answer {
     }
     let ts = rest.get(1).map(|ts| (*ts).to_owned());
     let ttl = known.indexes.first().map(|i| i.ttl).unwrap_or_default();
-    let index = Index { name: (*name).to_owned(), columns, ts, ttl, deleted: false };
+    let index = Index {
+        name: (*name).to_owned(),
+        columns,
+        ts,
+        ttl,
+        deleted: false,
+        added: Default::default(),
+    };
     let change = Change::AddIndex((&index).into());
     match admin.alter_table(session.table(table), change).await {
-        Ok(_) => Answer::done("addindex ok"),
+        Ok(_) => filled(session, table).await,
         Err(e) => Answer::refused("failed to addindex. error msg: ", &e),
+    }
+}
+
+/// The rows of a small table are in the index when that is answered; those of a large one come (`kAddIndexOP`).
+async fn filled(session: &Session, table: &str) -> Answer {
+    let deadline = Instant::now() + FILLED;
+    loop {
+        match definition(session, table, "the table was dropped".into()).await {
+            Ok(table) if table.filling().is_some() => {}
+            _ => return Answer::done("addindex ok"),
+        }
+        if Instant::now() > deadline {
+            let text = "rows are still being brought into it: showopstatus";
+            return Answer::done("addindex ok").because(text);
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

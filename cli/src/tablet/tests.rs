@@ -52,6 +52,7 @@ fn tables(fake: &Fake) {
         ts: None,
         ttl: Ttl { kind: TtlKind::Absolute, abs: 60, lat: 0 },
         deleted,
+        added: Default::default(),
     };
     let column = |name: &str, kind, not_null| Column { name: name.into(), kind, not_null };
     let columns =

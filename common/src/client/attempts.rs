@@ -153,6 +153,22 @@ impl<'a> Attempts<'a> {
         self.pause().await
     }
 
+    /// The partition's leader knows of an index that is not in this version of the table. Answers the version that has it;
+    /// `None`: the time is over, or the table is gone.
+    pub(super) async fn newer_than(&mut self, version: u32, refusal: Refusal) -> Option<u32> {
+        self.last = refusal;
+        loop {
+            let newest = self.table.routes.definition().version();
+            if newest > version {
+                return Some(newest);
+            }
+            self.table.routes.refresh(self.shared);
+            if !self.pause().await {
+                return None;
+            }
+        }
+    }
+
     /// Waits for the pause to end or the route to change.
     async fn pause(&mut self) -> bool {
         let now = Instant::now();

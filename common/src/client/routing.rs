@@ -17,9 +17,13 @@ use super::Shared;
 use super::driver::Driver;
 use super::link::Link;
 use crate::code::{Code, Refusal};
+use crate::table::Table;
 
 /// A refresh that was asked for is repeated until then.
 const REFRESH: Duration = Duration::from_secs(3);
+
+/// How often that is asked while an index is being filled, at most.
+const WHILE_FILLING: Duration = Duration::from_secs(2);
 
 /// What is known of one partition.
 #[derive(Clone, Default)]
@@ -38,6 +42,10 @@ pub(super) struct Routes {
     name: String,
     tid: u32,
     routes: Mutex<Vec<Route>>,
+    /// The newest definition that was told.
+    definition: Mutex<Arc<Table>>,
+    /// When it was last asked for.
+    asked: Mutex<Instant>,
     /// The last refresh's failure: the table is gone, or no nameserver answered.
     trouble: Mutex<Option<Refusal>>,
     refreshing: AtomicBool,
@@ -45,12 +53,14 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    pub(super) fn new(driver: &Driver, row: &pb::TableRow, table: &crate::table::Table) -> Self {
+    pub(super) fn new(driver: &Driver, row: &pb::TableRow, table: &Table) -> Self {
         let routes = Self {
             db: table.db.clone(),
             name: table.name.clone(),
             tid: table.tid.0,
             routes: Mutex::new(vec![Route::default(); table.partition_num as usize]),
+            definition: Mutex::new(Arc::new(table.clone())),
+            asked: Mutex::new(Instant::now()),
             trouble: Mutex::new(None),
             refreshing: AtomicBool::new(false),
             changed: watch::Sender::new(0),
@@ -62,6 +72,18 @@ impl Routes {
     /// What is known of a partition.
     pub(super) fn of(&self, pid: u32) -> Route {
         self.routes.lock().get(pid as usize).cloned().unwrap_or_default()
+    }
+
+    /// The newest definition that was told.
+    pub(super) fn definition(&self) -> Arc<Table> {
+        self.definition.lock().clone()
+    }
+
+    /// While an index is being filled: whether that has ended is asked for now and then.
+    pub(super) fn watch_filling(self: &Arc<Self>, shared: &Arc<Shared>) {
+        if self.asked.lock().elapsed() > WHILE_FILLING {
+            self.refresh(shared);
+        }
     }
 
     /// The last refresh's failure.
@@ -126,6 +148,7 @@ impl Routes {
         if self.refreshing.swap(true, Ordering::AcqRel) {
             return;
         }
+        *self.asked.lock() = Instant::now();
         let (this, shared) = (self.clone(), shared.clone());
         shared.driver.clone().handle().spawn(async move {
             let done = Done(&this.refreshing);
@@ -139,6 +162,18 @@ impl Routes {
             *this.trouble.lock() = result.err();
             drop(done);
         });
+    }
+
+    fn learn(&self, table: Table) {
+        let mut definition = self.definition.lock();
+        let newer = table.version() > definition.version();
+        if table.version() >= definition.version() && **definition != table {
+            *definition = Arc::new(table);
+        }
+        drop(definition);
+        if newer {
+            self.changed.send_modify(|n| *n += 1);
+        }
     }
 
     async fn fetch(&self, shared: &Shared) -> Result<Vec<pb::PartitionRow>, Refusal> {
@@ -157,7 +192,12 @@ impl Routes {
             .await?;
         let ours = |row: &pb::TableRow| row.table.as_ref().is_some_and(|t| t.tid == self.tid);
         match reply.tables.into_iter().find(ours) {
-            Some(row) => Ok(row.partitions),
+            Some(row) => {
+                if let Some(Ok(table)) = row.table.as_ref().map(Table::try_from) {
+                    self.learn(table);
+                }
+                Ok(row.partitions)
+            }
             None => Err(Refusal::new(
                 Code::TableNotFound,
                 format!("table {} does not exist any more", self.name),

@@ -8,7 +8,14 @@ use super::routing::Routes;
 use super::session::Session;
 use crate::route::partition_of;
 use crate::row::{self, RowError, Value};
-use crate::table::Table;
+use crate::table::{Index, Table};
+
+/// The indexes of a table with a schema that are newer than that version of it.
+pub(super) fn added_since(table: &Table, version: u32) -> impl Iterator<Item = (u32, &Index)> {
+    let added =
+        table.live_indexes().filter(move |(_, i)| table.has_schema() && i.added.version > version);
+    added.filter_map(|(at, index)| Some((u32::try_from(at).ok()?, index)))
+}
 
 /// A row to be stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,6 +101,21 @@ impl TableHandle {
             Some((u32::try_from(at).ok()?, self.table.key(index, values)))
         });
         Ok(Row { time, dimensions: dimensions.collect(), value })
+    }
+
+    /// Gives rows the keys of the indexes that were added after the table was opened.
+    ///
+    /// # Errors
+    /// The bytes of one are no row of this table.
+    pub(super) fn complete(&self, newest: &Table, rows: &mut [Row]) -> Result<(), RowError> {
+        let added: Vec<_> = added_since(newest, self.table.version()).collect();
+        for row in rows.iter_mut().filter(|_| !added.is_empty()) {
+            let values = row::decode(&newest.columns, &row.value)?;
+            row.dimensions.retain(|(at, _)| !added.iter().any(|(new, _)| new == at));
+            row.dimensions
+                .extend(added.iter().map(|(at, index)| (*at, newest.key(index, &values))));
+        }
+        Ok(())
     }
 
     /// A row of a table without a schema.

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use stela_proto::tablet as pb;
 
 use super::attempts::{Advice, Attempts, advice};
 use super::session::Slot;
+use super::table::added_since;
 use super::{Client, Row, Shared, TableHandle, WriteError};
 use crate::code::{Code, Refusal};
-use crate::table::{Ack, limits};
+use crate::table::{Ack, Table, limits};
 use crate::wire;
 
 /// Sessions that are tried for one request when each is said to be forgotten.
@@ -45,6 +47,8 @@ pub(super) enum Part {
         rows: Vec<pb::Row>,
         ack: pb::AckLevel,
         if_absent: bool,
+        /// Of the table, whose indexes they have.
+        version: u32,
     },
     /// Without who it goes to and its number.
     Delete(pb::DeleteRequest),
@@ -73,15 +77,12 @@ impl Client {
         rows: Vec<Row>,
         ack: Option<Ack>,
     ) -> Result<PutOutcome, WriteError> {
-        let size = check(&rows).map_err(WriteError::Refused)?;
         let ack = match ack {
             None => pb::AckLevel::Table,
             Some(Ack::All) => pb::AckLevel::All,
             Some(Ack::Leader) => pb::AckLevel::Leader,
         };
-        let part = |(pid, rows)| (pid, Part::Rows { rows, ack, if_absent: false });
-        let parts = split(table, rows).into_iter().map(part).collect();
-        self.write(table, parts, size).await
+        self.put_rows(table, rows, ack, false).await
     }
 
     /// Stores those of the rows that are not there: no row with the same bytes has the same time under the first of its
@@ -94,11 +95,61 @@ impl Client {
         table: &TableHandle,
         rows: Vec<Row>,
     ) -> Result<PutOutcome, WriteError> {
+        self.put_rows(table, rows, pb::AckLevel::Table, true).await
+    }
+
+    /// Each row goes into all indexes that the table has when it is acknowledged.
+    async fn put_rows(
+        &self,
+        table: &TableHandle,
+        mut rows: Vec<Row>,
+        ack: pb::AckLevel,
+        if_absent: bool,
+    ) -> Result<PutOutcome, WriteError> {
+        let mut definition = table.routes.definition();
+        let complete = |definition: &Table, rows: &mut Vec<Row>| {
+            table
+                .complete(definition, rows)
+                .map_err(|e| WriteError::Refused(Refusal::new(Code::PutFailed, e.to_string())))
+        };
+        complete(&definition, &mut rows)?;
         let size = check(&rows).map_err(WriteError::Refused)?;
-        let ack = pb::AckLevel::Table;
-        let part = |(pid, rows)| (pid, Part::Rows { rows, ack, if_absent: true });
-        let parts = split(table, rows).into_iter().map(part).collect();
-        self.write(table, parts, size).await
+        let filling = definition.filling().and_then(|(at, _)| u32::try_from(at).ok());
+        if filling.is_some() {
+            table.routes.watch_filling(&self.0);
+        }
+        // Rows are on their way into an index that is being filled from there, too, and must not be there twice.
+        let absent = |index| if_absent || Some(index) == filling;
+        let of_schema = rows.iter().filter(|_| definition.has_schema());
+        let kept: Vec<(u64, Bytes)> = of_schema.map(|r| (r.time, r.value.clone())).collect();
+        let mut parts = parts_of(table, rows, ack, definition.version(), absent);
+        let mut outcome = self.write(table, parts, size).await?;
+        loop {
+            let newest = table.routes.definition();
+            let since = definition.version();
+            if newest.version() <= since {
+                return Ok(outcome);
+            }
+            // An index was added meanwhile, and somebody who leads a part knew of it. Where they belong by that the rows
+            // may come from there as well.
+            let row = |(time, value): &(u64, Bytes)| Row {
+                time: *time,
+                dimensions: vec![],
+                value: value.clone(),
+            };
+            let mut rows: Vec<Row> = kept.iter().map(row).collect();
+            complete(&newest, &mut rows)?;
+            let added: Vec<u32> = added_since(&newest, since).map(|(at, _)| at).collect();
+            rows.iter_mut().for_each(|r| r.dimensions.retain(|(at, _)| added.contains(at)));
+            parts = parts_of(table, rows, ack, newest.version(), |_| true);
+            match self.write(table, parts, size).await {
+                Ok(late) => outcome.parts.extend(late.parts),
+                Err(e) => {
+                    return Err(WriteError::Unknown(format!("{e} (by an index that is new)")));
+                }
+            }
+            definition = newest;
+        }
     }
 
     pub(super) async fn write(
@@ -151,13 +202,20 @@ fn check(rows: &[Row]) -> Result<usize, Refusal> {
     Ok(size)
 }
 
-/// By partition, the rows with those of their dimensions that are found there.
-fn split(table: &TableHandle, rows: Vec<Row>) -> BTreeMap<u32, Vec<pb::Row>> {
-    let mut parts: BTreeMap<u32, Vec<pb::Row>> = BTreeMap::new();
+/// By partition, the rows with those of their dimensions that are found there; apart from those others that are stored
+/// only where they are absent.
+fn parts_of(
+    table: &TableHandle,
+    rows: Vec<Row>,
+    ack: pb::AckLevel,
+    version: u32,
+    absent: impl Fn(u32) -> bool,
+) -> Vec<(u32, Part)> {
+    let mut parts: BTreeMap<(u32, bool), Vec<pb::Row>> = BTreeMap::new();
     for Row { time, dimensions, value } in rows {
-        let mut of_row: Vec<(u32, Vec<pb::Dimension>)> = Vec::with_capacity(1);
+        let mut of_row: Vec<((u32, bool), Vec<pb::Dimension>)> = Vec::with_capacity(1);
         for (index, key) in dimensions {
-            let pid = table.partition_of(&key);
+            let pid = (table.partition_of(&key), absent(index));
             let dimension = pb::Dimension { index, key };
             match of_row.iter_mut().find(|(p, _)| *p == pid) {
                 Some((_, there)) => there.push(dimension),
@@ -168,7 +226,8 @@ fn split(table: &TableHandle, rows: Vec<Row>) -> BTreeMap<u32, Vec<pb::Row>> {
             parts.entry(pid).or_default().push(pb::Row { time, dimensions, value: value.clone() });
         }
     }
-    parts
+    let part = |((pid, if_absent), rows)| (pid, Part::Rows { rows, ack, if_absent, version });
+    parts.into_iter().map(part).collect()
 }
 
 fn merge(results: Vec<Result<(Stored, bool), WriteError>>) -> Result<PutOutcome, WriteError> {
@@ -210,7 +269,7 @@ fn request(
     let target = Some(pb::Target { tid: table.tid(), pid, epoch });
     let (session, seq) = (slot.session, slot.seq);
     match part {
-        Part::Rows { rows, ack, if_absent } => pb::call::Kind::Put(pb::PutRequest {
+        Part::Rows { rows, ack, if_absent, version } => pb::call::Kind::Put(pb::PutRequest {
             target,
             session,
             seq,
@@ -218,6 +277,7 @@ fn request(
             again,
             ack: (*ack).into(),
             if_absent: *if_absent,
+            table_version: *version,
         }),
         Part::Delete(request) => {
             let request = request.clone();
@@ -236,7 +296,7 @@ async fn write_part(
     shared: &Arc<Shared>,
     table: &TableHandle,
     pid: u32,
-    part: Part,
+    mut part: Part,
     size: usize,
     deadline: Instant,
 ) -> Result<(Stored, bool), WriteError> {
@@ -292,6 +352,13 @@ async fn write_part(
                     return Err(WriteError::Unknown(refusal.text));
                 }
                 slot = begin(shared, session, deadline).await?;
+            }
+            // The same request, as one that knows: who sent the rows sees to it that they come into that index, too.
+            (Code::StaleTable, _) if let Part::Rows { version, .. } = &mut part => {
+                match attempts.newer_than(*version, refusal).await {
+                    Some(newer) => *version = newer,
+                    None => return Err(over(attempts, exposed)),
+                }
             }
             (_, Advice::Final) if exposed => return Err(WriteError::Unknown(refusal.text)),
             (Code::WriteDataFailed, _) => return Err(WriteError::Unknown(refusal.text)),

@@ -104,8 +104,8 @@ impl Answers {
         }))
     }
 
-    /// Rows that are there would not be found by a new index: they say nothing of it, and some belong to other partitions.
-    /// Until they are brought into it, an index comes to an empty table only.
+    /// Rows that are there are brought into a new index by what their columns say. Without a schema they say nothing: then
+    /// an index comes to an empty table only.
     async fn may_add_index(
         &self,
         table: Option<pb::TableName>,
@@ -120,8 +120,11 @@ impl Answers {
             !name.is_empty() || table.is_some_and(|t| t.tid == tid)
         };
         let indexes = shown.iter().filter(meant).filter_map(|t| t.table.as_ref());
-        if indexes.flat_map(|t| &t.indexes).any(|i| i.name == index && !i.deleted) {
+        if indexes.clone().flat_map(|t| &t.indexes).any(|i| i.name == index && !i.deleted) {
             return Err(Code::IndexExists.into());
+        }
+        if indexes.clone().any(|t| !t.columns.is_empty()) {
+            return Ok(());
         }
         let mut replicas = shown
             .iter()

@@ -131,6 +131,7 @@ mod tests {
             ts: None,
             ttl: Ttl::default(),
             deleted: false,
+            added: Default::default(),
         };
         let table = Table {
             tid: 0.into(),

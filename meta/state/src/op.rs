@@ -68,6 +68,8 @@ pub enum OpKind {
     ReLoadTable,
     /// The only replica of a partition is held.
     UpdatePartitionStatus,
+    /// The rows of a partition are brought into an index that was added.
+    AddIndex,
 }
 
 impl OpKind {
@@ -85,6 +87,7 @@ impl OpKind {
             Self::Migrate => "kMigrateOP",
             Self::ReLoadTable => "kReLoadTableOP",
             Self::UpdatePartitionStatus => "kUpdatePartitionStatusOP",
+            Self::AddIndex => "kAddIndexOP",
         }
     }
 
@@ -111,6 +114,7 @@ impl OpKind {
             Self::MakeSnapshot => Task::MakeSnapshot,
             Self::AddReplica | Self::Migrate => Task::AddTableInfo,
             Self::UpdatePartitionStatus => Task::UpdatePartitionStatus,
+            Self::AddIndex => Task::ExtractIndexData,
         }
     }
 }
@@ -138,6 +142,8 @@ pub enum Task {
     MakeSnapshot,
     /// A replica is held or released.
     UpdatePartitionStatus,
+    /// Rows are looked up and sent to where the index has them.
+    ExtractIndexData,
 }
 
 impl Task {
@@ -155,6 +161,7 @@ impl Task {
             Self::RecoverTable => "kRecoverTable",
             Self::MakeSnapshot => "kMakeSnapshot",
             Self::UpdatePartitionStatus => "kUpdatePartitionStatus",
+            Self::ExtractIndexData => "kExtractIndexData",
         }
     }
 }

@@ -308,6 +308,12 @@ impl State {
         Some((id, self.ops.get(&id)?))
     }
 
+    /// Is an index of that table being filled?
+    #[must_use]
+    pub fn is_filling(&self, tid: TableId) -> bool {
+        self.tables.get(&tid).is_some_and(|t| t.filling().is_some())
+    }
+
     /// The table of that name.
     #[must_use]
     pub fn table(&self, db: &str, name: &str) -> Option<&Table> {

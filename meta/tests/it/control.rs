@@ -168,6 +168,7 @@ pub fn table(name: &str, partitions: u32, replicas: u32) -> Table {
         ts: None,
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     Table {
         tid: TableId(0),

@@ -376,6 +376,10 @@ impl Tablet for Port {
         nothing()
     }
 
+    async fn fill_index(&self, _: Request<tp::FillIndexRequest>) -> Answer<tp::ReplicaReply> {
+        nothing()
+    }
+
     async fn traverse(&self, _: Request<tp::TraverseRequest>) -> Answer<tp::TraverseReply> {
         nothing()
     }

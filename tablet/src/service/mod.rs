@@ -1,5 +1,6 @@
 //! gRPC: unary calls for anyone, a session stream for programs, and the stream between tablets.
 
+mod fill;
 mod lost;
 mod read;
 mod replica;
@@ -177,6 +178,14 @@ impl Tablet for Service {
         request: Request<pb::SendSnapshotRequest>,
     ) -> Result<Response<pb::ReplicaReply>, Status> {
         Ok(Response::new(snapshot::send(&self.node, request.into_inner()).await))
+    }
+
+    async fn fill_index(
+        &self,
+        request: Request<pb::FillIndexRequest>,
+    ) -> Result<Response<pb::ReplicaReply>, Status> {
+        let filled = fill::fill(&self.node, request.into_inner()).await;
+        Ok(Response::new(replica::reply(filled)))
     }
 
     async fn traverse(

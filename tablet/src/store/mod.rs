@@ -153,6 +153,10 @@ impl Store {
         format: Format,
         now: u64,
     ) -> Result<Bytes, Refusal> {
+        // What is deleted could come back by way of the index that is being filled.
+        if self.table.filling().is_some() {
+            return Err(Code::IndexFilling.into());
+        }
         check::delete(&self.table, request, format, now)
     }
 
@@ -264,6 +268,9 @@ impl Store {
 
     fn index(&self, index: u32) -> Result<(&Index, &Ttl), Refusal> {
         let at = index as usize;
+        if self.table.filling().is_some_and(|(filling, _)| filling == at) {
+            return Err(Code::IndexFilling.into());
+        }
         self.indexes
             .get(at)
             .zip(self.table.indexes.get(at).filter(|definition| !definition.deleted))

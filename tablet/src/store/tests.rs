@@ -29,6 +29,7 @@ pub(crate) fn plain() -> Table {
         ts: None,
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     Table {
         tid: TableId(7),
@@ -53,6 +54,7 @@ pub(crate) fn with_times() -> Table {
         ts: ts.map(Into::into),
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     Table {
         columns: vec![

@@ -38,6 +38,7 @@ pub fn plain_table(partitions: u32, replicas: u32) -> Table {
         ts: None,
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     Table {
         tid: TID.into(),

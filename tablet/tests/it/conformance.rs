@@ -49,6 +49,7 @@ fn with_two() -> Described {
         ts: ts.map(Into::into),
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     let mut table = plain_table(1, 1);
     table.columns = columns();

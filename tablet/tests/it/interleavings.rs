@@ -69,7 +69,14 @@ async fn h9_what_was_cut_out_of_a_log_is_shipped_to_nobody() {
 /// A table that keeps the latest row of each key.
 fn latest() -> Table {
     let ttl = Ttl { kind: TtlKind::Latest, lat: 1, ..Ttl::default() };
-    let index = Index { name: "key".into(), columns: vec![], ts: None, ttl, deleted: false };
+    let index = Index {
+        name: "key".into(),
+        columns: vec![],
+        ts: None,
+        ttl,
+        deleted: false,
+        added: Default::default(),
+    };
     Table { indexes: vec![(&index).into()], ..table(1, 2) }
 }
 

@@ -26,6 +26,7 @@ mod failover_switch;
 mod few;
 mod gaps;
 mod golden;
+mod index;
 mod kill_all;
 mod larger;
 mod promise;
@@ -124,6 +125,8 @@ pub enum Drill {
     Scale,
     /// a table of four times the memory that its tablet may take
     Larger,
+    /// an index is added to a table that is written, and servers are killed while it is filled
+    Index,
     /// every command of both clients, each success and each error, compared with golden files
     Golden,
     /// every call of the operations tool that OpenMLDB ships
@@ -207,6 +210,7 @@ impl Drill {
             Self::Appendix => appendix::run(plan).await?,
             Self::Scale => scale::run(plan).await?,
             Self::Larger => larger::run(plan).await?,
+            Self::Index => index::run(plan).await?,
             Self::Golden => golden::run(plan).await?,
             Self::Tool => tool::run(plan).await?,
             Self::Transcript => transcript::run(plan).await?,

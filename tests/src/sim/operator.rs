@@ -149,6 +149,7 @@ fn table(number: u32, profile: &Profile, partitions: u32) -> Table {
         ts: None,
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     Table {
         tid: TableId(0),

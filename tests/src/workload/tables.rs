@@ -72,6 +72,7 @@ pub async fn create(
         ts: None,
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     let table = Table {
         tid: TableId(0),

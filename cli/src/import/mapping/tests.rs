@@ -16,6 +16,7 @@ fn table(columns: &[(&str, ColumnType)], keys: &[&str], ts: Option<&str>) -> Tab
         ts: ts.map(Into::into),
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     Table {
         tid: TableId(1),

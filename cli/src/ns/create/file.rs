@@ -75,6 +75,7 @@ fn build(message: &Message) -> Result<Table, String> {
             ts: None,
             ttl: Ttl::default(),
             deleted: false,
+            added: Default::default(),
         });
     }
     Ok(made)
@@ -112,6 +113,7 @@ fn index(message: &Message) -> Result<Index, String> {
         ts: None,
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     for (field, value) in message {
         match (field.as_str(), value) {

@@ -129,11 +129,19 @@ fn read_columns(words: &[&str], ttl: Ttl) -> Result<(Vec<Column>, Vec<Index>), S
                 ts: None,
                 ttl,
                 deleted: false,
+                added: Default::default(),
             });
         }
     }
     if columns.is_empty() {
-        indexes.push(Index { name: KEY.into(), columns: vec![], ts: None, ttl, deleted: false });
+        indexes.push(Index {
+            name: KEY.into(),
+            columns: vec![],
+            ts: None,
+            ttl,
+            deleted: false,
+            added: Default::default(),
+        });
     } else if indexes.is_empty() {
         return Err("create failed! schema has no index".into());
     }

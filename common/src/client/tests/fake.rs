@@ -317,6 +317,7 @@ pub fn table_row(leaders: &[&str], replicas: &[&str]) -> ns::TableRow {
             ts: None,
             ttl: Ttl::default(),
             deleted: false,
+            added: Default::default(),
         }],
         partition_num: u32::try_from(leaders.len()).unwrap(),
         replica_num: 1,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, PartitionId, PartitionKey, TableId, TabletId, Version};
-use stela_common::table::{Options, Sync, Table, limits};
+use stela_common::table::{Added, Options, Sync, Table, limits};
 use stela_common::wire::Member;
 
 use super::{Outcome, Step};
@@ -50,6 +50,9 @@ impl Step<'_> {
         if self.state.table(&table.db, &table.name).is_some() {
             return Err(Code::TableExists.into());
         }
+        let mut table = table.clone();
+        // It has no rows that an index would lack.
+        table.indexes.iter_mut().for_each(|index| index.added = Added::default());
         table.check().map_err(|what| {
             Refusal::new(Code::InvalidParameter, format!("check TableMeta failed! {what}"))
         })?;

@@ -5,7 +5,7 @@
 //! needs is checked when it is ordered and again when it begins; one that cannot begin has failed.
 
 use stela_common::code::{Code, Refusal};
-use stela_common::ids::{JobId, OpId, PartitionKey, TabletId};
+use stela_common::ids::{JobId, OpId, PartitionKey, TableId, TabletId};
 
 use super::{Outcome, Step};
 use crate::command::{Reply, Work};
@@ -154,7 +154,7 @@ impl Step<'_> {
             OpKind::DelReplica => self.take_replica(op.key, op.tablet).map(|()| {
                 self.set_task(id, Task::DropTable);
             }),
-            OpKind::MakeSnapshot | OpKind::ReAddReplica => Ok(()),
+            OpKind::MakeSnapshot | OpKind::ReAddReplica | OpKind::AddIndex => Ok(()),
         };
         if let Err(why) = begun {
             self.end_op(id, OpStatus::Failed, &why);
@@ -303,6 +303,24 @@ impl Step<'_> {
             let _ = self.take_replica(op.key, to);
         }
         self.finish(id, status, why);
+        if op.kind == OpKind::AddIndex {
+            self.fill(op.key.tid, status);
+        }
+    }
+
+    /// An index that is being filled is there when all partitions have done their part; when one of them does not do it,
+    /// it is taken back.
+    fn fill(&mut self, tid: TableId, status: OpStatus) {
+        let is_open =
+            |op: &Op| op.kind == OpKind::AddIndex && op.key.tid == tid && !op.status.is_final();
+        if status == OpStatus::Done && self.state.ops.values().any(is_open) {
+            return;
+        }
+        let Some(table) = self.state.tables.get_mut(&tid) else { return };
+        let Some(at) = table.filling().map(|(at, _)| at) else { return };
+        table.indexes[at].added.filling = false;
+        table.indexes[at].deleted = status != OpStatus::Done;
+        self.changed.insert(Key::Table(tid));
     }
 
     fn finish(&mut self, id: OpId, status: OpStatus, why: &str) {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{OpId, PartitionId, PartitionKey, TableId, TabletId};
-use stela_common::table::Table;
+use stela_common::table::{Added, Index, Table};
 
 use super::ops::About;
 use super::{Outcome, Step};
@@ -450,11 +450,18 @@ impl Step<'_> {
                 table.columns.push(column.clone());
             }
             Alter::AddIndex(index) => {
+                let there_is = |i: &Index| i.name == index.name && !i.deleted;
+                if !table.indexes.iter().any(there_is) && table.filling().is_some() {
+                    return Err(Code::OpExists.into());
+                }
+                // Nobody can tell under which key a row without a schema would be.
+                let added = Added { version: table.version() + 1, filling: table.has_schema() };
+                let index = Index { added, ..index.clone() };
                 let there = table.indexes.iter().position(|i| i.name == index.name);
                 match there {
-                    Some(at) if table.indexes[at].deleted => table.indexes[at] = index.clone(),
+                    Some(at) if table.indexes[at].deleted => table.indexes[at] = index,
                     Some(_) => return Err(Code::IndexExists.into()),
-                    None => table.indexes.push(index.clone()),
+                    None => table.indexes.push(index),
                 }
             }
             Alter::DeleteIndex(name) => {
@@ -470,8 +477,17 @@ impl Step<'_> {
         }
         table.check().map_err(|what| Refusal::new(Code::InvalidParameter, what))?;
         let tid = table.tid;
+        let fills = matches!(change, Alter::AddIndex(_)) && table.filling().is_some();
         self.state.tables.insert(tid, table);
         self.changed.insert(Key::Table(tid));
+        if fills {
+            let led: Vec<_> =
+                self.state.partitions_of(tid).map(|(pid, p)| (pid, p.leader)).collect();
+            for (pid, leader) in led {
+                let key = PartitionKey { tid, pid };
+                self.enqueue(OpKind::AddIndex, key, About::tablet(leader));
+            }
+        }
         Ok(Reply::Done)
     }
 

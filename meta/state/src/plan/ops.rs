@@ -137,8 +137,12 @@ impl Pass<'_> {
                 failed("another replica leads now")
             }
             OpKind::MakeSnapshot if late => failed("it took too long"),
+            OpKind::AddIndex if !self.state.is_filling(key.tid) => failed("the index was deleted"),
             // The wish for another leader ends with an election, or is given up (`switch`).
-            OpKind::MakeSnapshot | OpKind::ChangeLeader | OpKind::ReLoadTable => None,
+            OpKind::MakeSnapshot
+            | OpKind::AddIndex
+            | OpKind::ChangeLeader
+            | OpKind::ReLoadTable => None,
             // These end where they begin.
             OpKind::OfflineReplica | OpKind::RecoverTable | OpKind::UpdatePartitionStatus => done(),
         }

@@ -234,6 +234,7 @@ pub(crate) fn table(name: &str, partitions: usize, replicas: usize) -> Table {
         ts: None,
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     Table {
         tid: TableId(0),

@@ -509,6 +509,7 @@ fn a_definition_changes() {
         ts: None,
         ttl: Ttl::default(),
         deleted: false,
+        added: Default::default(),
     };
     let table = stela_common::table::Table {
         columns: vec![column("card", ColumnType::Varchar), column("x", ColumnType::Double)],
@@ -529,11 +530,69 @@ fn a_definition_changes() {
     w.refused(alter(Alter::AddIndex(index("x"))), Code::InvalidParameter);
     w.refused(alter(Alter::AddIndex(index("card"))), Code::IndexExists);
     w.done(alter(Alter::AddIndex(index("mcc"))));
+    w.refused(alter(Alter::AddIndex(index("mcc"))), Code::IndexExists);
+    w.refused(alter(Alter::AddIndex(Index { name: "two".into(), ..index("mcc") })), Code::OpExists);
     w.refused(alter(Alter::DeleteIndex("card".into())), Code::IndexIsNeeded);
     w.done(alter(Alter::DeleteIndex("mcc".into())));
     w.refused(alter(Alter::DeleteIndex("mcc".into())), Code::IndexNotFound);
     w.done(alter(Alter::AddIndex(index("mcc"))));
     assert_eq!(w.state.tables[&tid].indexes.len(), 2);
+}
+
+/// An index that was added is there when every partition has brought its rows into it, and not at all if one does not.
+#[test]
+fn an_index_is_filled_by_all_partitions_or_taken_back() {
+    use stela_common::table::{Added, Column, ColumnType, Index, Ttl};
+    let mut w = World::new();
+    let a = w.register("a:1");
+    let index = |name: &str| Index {
+        name: name.into(),
+        columns: vec![name.into()],
+        ts: None,
+        ttl: Ttl::default(),
+        deleted: false,
+        added: Default::default(),
+    };
+    let column =
+        |name: &str| Column { name: name.into(), kind: ColumnType::Varchar, not_null: false };
+    let table = stela_common::table::Table {
+        columns: vec![column("card"), column("mcc")],
+        indexes: vec![index("card")],
+        ..super::table("t", 2, 1)
+    };
+    let tid = w.create_as(table, &[&[a], &[a]]);
+    let add = || order(Order::Alter { table: t(), change: Alter::AddIndex(index("mcc")) });
+    let ops = |w: &World| -> Vec<OpId> {
+        let open = w.state.ops.iter().filter(|(_, op)| !op.status.is_final());
+        open.map(|(id, _)| *id).collect()
+    };
+    let mcc = |w: &World| {
+        let index = &w.state.tables[&tid].indexes[1];
+        (index.added, index.deleted)
+    };
+    let end = |op, status| Command::EndOp { op, status, why: String::new() };
+
+    w.done(add());
+    let open = ops(&w);
+    assert_eq!(open.len(), 2);
+    assert!(open.iter().all(|op| w.state.ops[op].kind == OpKind::AddIndex));
+    w.done(end(open[0], OpStatus::Done));
+    assert_eq!(mcc(&w), (Added { version: 1, filling: true }, false));
+    w.done(end(open[1], OpStatus::Done));
+    assert_eq!(mcc(&w), (Added { version: 1, filling: false }, false));
+
+    // Again, in the place of one that was deleted: whoever knows that one does not know this one.
+    w.done(order(Order::Alter { table: t(), change: Alter::DeleteIndex("mcc".into()) }));
+    w.done(add());
+    assert_eq!(mcc(&w), (Added { version: 2, filling: true }, false));
+    let open = ops(&w);
+    w.done(end(open[0], OpStatus::Canceled));
+    assert_eq!(mcc(&w), (Added { version: 2, filling: false }, true));
+    // What is left of it ends by itself.
+    settle(&mut w);
+    assert_eq!(ops(&w), []);
+    assert_eq!(w.state.ops[&open[1]].status, OpStatus::Failed);
+    assert!(mcc(&w).1);
 }
 
 fn job(w: &mut World, kind: JobKind, endpoints: &[&str]) -> JobId {

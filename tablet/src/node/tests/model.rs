@@ -28,6 +28,7 @@ fn table() -> Table {
         ts: ts.map(Into::into),
         ttl: Ttl { kind: TtlKind::Latest, abs: 0, lat },
         deleted: false,
+        added: Default::default(),
     };
     let columns = vec![
         column("a", ColumnType::Varchar),
