@@ -73,6 +73,7 @@ pub(super) fn drop(node: &Node, request: pb::ReplicaRequest) -> pb::ReplicaReply
     let inner = node.look();
     let kept = || format!("it is kept in {}", node.config.dir.display());
     reply(match inner.partitions.get(&key) {
+        Some(p) if p.making_now => Err(Code::MakingSnapshot.into()),
         Some(p) if p.core.view().is_none_or(|v| v.replicas.contains(&inner.tablet)) => {
             Err(Refusal::new(
                 Code::InvalidParameter,

@@ -4,6 +4,9 @@
 
 mod cluster;
 mod conformance;
+#[path = "../../../tests/src/crash/image.rs"]
+#[allow(dead_code, unreachable_pub, clippy::disallowed_methods)]
+mod image;
 mod inspect;
 mod interleavings;
 mod lost;
