@@ -210,6 +210,22 @@ pub(crate) fn restore(
         .ok()
 }
 
+/// What lies in a tablet's directory, and what it says of itself.
+pub(crate) fn look(disk: &Disk, dir: &Path) -> Option<(PathBuf, io::Result<String>)> {
+    let path = path(dir);
+    fs::exists(&path).then(|| {
+        let said = open(disk, &path).map_err(io::Error::other).map(|file| {
+            let Header { end, replicas, .. } = &file.header;
+            let rows: u64 = replicas.iter().flat_map(|r| &r.indexes).map(|i| i.rows).sum();
+            format!(
+                "of {} partitions, {rows} index entries, for a log that ends at {end}",
+                replicas.len()
+            )
+        });
+        (path, said)
+    })
+}
+
 fn open(disk: &Disk, path: &Path) -> Result<Arc<File>, String> {
     let map = disk.open(path).and_then(|file| Map::new(&file)).map_err(|e| e.to_string())?;
     let Checked { header, header_at, .. } =
@@ -279,6 +295,9 @@ impl Saved {
         let snapshot = r.snapshot.map(|id| named(found, id).ok_or("its snapshot is not there"));
         let snapshot = snapshot.transpose()?;
         let base = snapshot.as_ref().map_or(Offset(0), |s| s.header().offset);
+        if r.last > base && r.replay_from < log.start() {
+            return Err("the log does not have all that it needs".into());
+        }
         if (r.last, r.epochs.epoch_at(r.last)) != (end.offset, end.epoch)
             || r.epoch < end.acted
             || r.applied < base

@@ -2,13 +2,15 @@
 //!
 //! **Invariant**: nothing is changed, and a directory in use is not looked at: what is being written looks like damage.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use stela_common::fs::{self, Disk};
-use stela_common::ids::PartitionKey;
+use stela_common::ids::{Offset, PartitionKey};
 use stela_common::log::{self, Position};
 
+use crate::checkpoint;
 use crate::disk::Files;
 use crate::lost::Ended;
 use crate::snapshot::Snapshot;
@@ -17,7 +19,7 @@ use crate::snapshot::files as snapshots;
 /// Something that lies in the directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Item {
-    /// Which kind of thing: `identity`, `fences`, `table`, `snapshot`, `log`, `segment`, `tail`, `part`.
+    /// Which kind of thing: `identity`, `fences`, `table`, `checkpoint`, `snapshot`, `log`, `segment`, `tail`, `part`.
     pub kind: &'static str,
     /// Its file, or directory.
     pub path: PathBuf,
@@ -36,6 +38,10 @@ struct Inspector {
     items: Vec<Item>,
     /// Where the log begins, if it could be read.
     log_start: Position,
+    /// The first entry that the log has of each partition that has any.
+    begins: BTreeMap<PartitionKey, Offset>,
+    /// The partitions that the log knows of.
+    known: BTreeSet<PartitionKey>,
 }
 
 /// Looks at the directory of a tablet, in an order that stays.
@@ -56,8 +62,15 @@ pub fn inspect(dir: &Path) -> io::Result<Vec<Item>> {
     let _lock = fs::lock_dir(dir).map_err(io::Error::other)?;
     let disk = Disk::real();
     let files = Files::new(disk.clone(), dir.to_owned());
-    let mut inspector =
-        Inspector { disk, files, dir: dir.to_owned(), items: Vec::new(), log_start: Position(0) };
+    let mut inspector = Inspector {
+        disk,
+        files,
+        dir: dir.to_owned(),
+        items: Vec::new(),
+        log_start: Position(0),
+        begins: BTreeMap::new(),
+        known: BTreeSet::new(),
+    };
     inspector.state();
     inspector.log();
     inspector.snapshots()?;
@@ -90,6 +103,9 @@ impl Inspector {
             format!("{} runs known, orders up to {}, {stop}", f.starts.len(), f.decision)
         });
         self.add("fences", self.dir.join("fences"), fences);
+        if let Some((path, said)) = checkpoint::look(&self.disk, &self.dir) {
+            self.add("checkpoint", path, said);
+        }
         let tables = self.dir.join("tables");
         match self.files.tables() {
             Err(error) => self.add("table", tables, Err(error)),
@@ -111,6 +127,9 @@ impl Inspector {
             Err(error) => return self.add("log", dir, Err(io::Error::other(error.to_string()))),
         };
         self.log_start = found.start;
+        self.begins = found.begins;
+        let entries = found.ends.iter().filter(|(_, end)| end.offset > Offset(0));
+        self.known = entries.map(|(key, _)| *key).collect();
         let torn = found.torn.map_or(String::new(), |torn| {
             format!(", a tail of {} bytes that was never synced", torn.bytes)
         });
@@ -150,6 +169,7 @@ impl Inspector {
                 }
                 let outcome = Snapshot::open(&self.disk, &path);
                 if let Ok(snapshot) = &outcome {
+                    self.known.remove(&key);
                     newest = newest.max(Some(snapshot.header().replay_from));
                 }
                 self.add("snapshot", path, outcome.and_then(|s| said(&s, key)));
@@ -160,6 +180,17 @@ impl Inspector {
                     format!("partition {key} needs the log from {from}, which begins at {start}");
                 self.add("log", self.files.log_dir(), Err(io::Error::other(text)));
             }
+        }
+        // Without a snapshot it needs all of the log.
+        for key in std::mem::take(&mut self.known) {
+            let text = match self.begins.get(&key) {
+                Some(Offset(1)) => continue,
+                Some(first) => format!(
+                    "partition {key} has no snapshot, and the log has it from entry {first} on only"
+                ),
+                None => format!("partition {key} has no snapshot, and nothing of it is in the log"),
+            };
+            self.add("log", self.files.log_dir(), Err(io::Error::other(text)));
         }
         Ok(())
     }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::ends::End;
 use super::plan::{self, Damage, Plan, Torn};
-use super::segment::Segment;
+use super::record::Kind;
+use super::segment::{HEADER, Segment};
 use super::{OpenError, Position, files, scan};
 use crate::fs::Disk;
-use crate::ids::PartitionKey;
+use crate::ids::{Offset, PartitionKey};
 
 /// What a log's directory holds.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Inspection {
     pub damage: Vec<Damage>,
     /// Where each partition ends.
     pub ends: BTreeMap<PartitionKey, End>,
+    /// The first entry that is there of each; of one whose first record is not an entry, none.
+    pub begins: BTreeMap<PartitionKey, Offset>,
 }
 
 /// Verifies the log in `dir`, which nobody has open.
@@ -53,5 +56,26 @@ pub fn inspect(disk: &Disk, dir: &Path) -> Result<Inspection, OpenError> {
     let list: Vec<&Segment> = segments.iter().collect();
     let (ends, damage) = plan::judge(&list, end, plan.damage);
     let (clean, torn, ends) = (plan.clean, plan.torn, ends.sorted());
-    Ok(Inspection { segments: used, start, end, clean, torn, damage, ends })
+    let begins = begins(&segments, end);
+    Ok(Inspection { segments: used, start, end, clean, torn, damage, ends, begins })
+}
+
+fn begins(segments: &[Segment], log_end: Position) -> BTreeMap<PartitionKey, Offset> {
+    let mut begins: BTreeMap<PartitionKey, Option<Offset>> = BTreeMap::new();
+    for segment in segments {
+        let (limit, _) = segment.end(log_end);
+        let mut byte = HEADER;
+        while let Some((start, record)) = segment.record(byte, limit) {
+            match record.kind {
+                Kind::Entry => _ = begins.entry(record.partition).or_insert(Some(record.offset)),
+                Kind::Truncate | Kind::Installed => {
+                    _ = begins.entry(record.partition).or_insert(None)
+                }
+                Kind::Purge => _ = begins.remove(&record.partition),
+                _ => {}
+            }
+            byte = start + record.raw.len() as u64;
+        }
+    }
+    begins.into_iter().filter_map(|(key, first)| Some((key, first?))).collect()
 }
