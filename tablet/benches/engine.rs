@@ -24,6 +24,7 @@ use stela_common::row::{Value, encode};
 use stela_common::table::{self, Column, ColumnType, Index, Table, Ttl};
 use stela_proto::tablet as pb;
 use stela_tablet::config::Format;
+use stela_tablet::loading::{self, Pending};
 use stela_tablet::snapshot::files::Found;
 use stela_tablet::snapshot::write::Writer;
 use stela_tablet::snapshot::{Header, Snapshot};
@@ -307,19 +308,24 @@ fn restart(log: Log, dir: &Path, stores: Vec<Store>, rows: u64) {
     let opened = begun.elapsed();
     let loaded = replay(&log, &recovery, &BTreeMap::<PartitionKey, Found>::new());
     let walked = begun.elapsed();
-    let found: u64 = parallel(loaded.into_values().collect(), |loaded| {
-        let mut store = Store::new(table());
-        for entry in &loaded.entries {
-            let record = log.read(entry.at).unwrap();
-            store.apply(&log, entry.at, record.body()).unwrap();
-        }
-        store.records()
-    })
-    .iter()
-    .sum();
+    let mut pending: Vec<Pending> = loaded
+        .into_iter()
+        .map(|(key, mut loaded)| {
+            loaded.commit = loaded.last;
+            Pending::new(key, table(), &mut loaded)
+        })
+        .collect();
+    let half = pending.split_off(PARTITIONS as usize / 2);
+    let ready = parallel(vec![pending, half], |some| {
+        let mut made = Vec::new();
+        loading::make(some, &log, || true, |_, _, ready| made.push(ready));
+        made
+    });
+    let took = begun.elapsed();
+    let found: u64 = ready.iter().flatten().map(|ready| ready.store.records()).sum();
     println!(
         "ready from the log alone after {:.2?} (opened {opened:.2?}, walked {:.2?})",
-        begun.elapsed(),
+        took,
         walked - opened
     );
     assert_eq!(found, rows);

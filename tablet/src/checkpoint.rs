@@ -31,8 +31,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::files::{self, Found};
 use crate::snapshot::header::starts;
 use crate::snapshot::keys::{Keys, Section};
-use crate::store::dedup::{Dedup, Remembered};
-use crate::store::entry::Entry;
+use crate::store::dedup::Remembered;
 use crate::store::load::{Loaded, Loading};
 use crate::store::places::Places;
 
@@ -279,17 +278,13 @@ impl Saved {
     ) -> Result<Loaded, String> {
         let r = self.replica();
         r.dedup.check(r.applied)?;
-        let mut dedup = Dedup::from(&r.dedup);
         if r.last.0 != r.applied.0 + r.tail.len() as u64 || r.commit > r.last {
             return Err("entries are missing".into());
         }
         for (offset, entry) in (r.applied.0 + 1..).zip(&r.tail) {
-            let record = log.read(entry.at).map_err(|e| e.to_string())?;
-            let body = Entry::parse(record.body()).map_err(|e| e.to_string())?;
             if entry.offset.0 != offset {
                 return Err("entries are not in order".into());
             }
-            dedup.appended(entry.offset, body.session(), body.seq());
         }
         let end = recovery.ends.get(&r.key).copied().unwrap_or_default();
         let snapshot = r.snapshot.map(|id| named(found, id).ok_or("its snapshot is not there"));
@@ -309,7 +304,8 @@ impl Saved {
             (snapshot, r.replay_from, r.installed);
         (loaded.epoch, loaded.epochs) = (r.epoch, r.epochs.clone());
         (loaded.last, loaded.commit) = (r.last, r.commit);
-        (loaded.dedup, loaded.places, loaded.entries) = (dedup, r.places.clone(), r.tail.clone());
+        (loaded.dedup, loaded.places, loaded.entries) =
+            ((&r.dedup).into(), r.places.clone(), r.tail.clone());
         loaded.saved = Some(self);
         Ok(loaded)
     }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use stela_common::clock::Millis;
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Offset, PartitionKey};
-use stela_common::log::Log;
+use stela_common::log::{Log, Position, SegmentRef};
 use stela_common::table::{Ack, Table};
 use stela_replica::message::Write;
 
@@ -23,10 +23,17 @@ use crate::partition::{Partition, Recent, Suspended};
 use crate::registry;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::store::bulk::Bulk;
+use crate::store::dedup::Dedup;
+use crate::store::entry::Entry;
 use crate::store::load::{Loaded, Loading};
 
-/// Entries between two looks at whether to go on.
-const STRIDE: usize = 1024;
+/// Bytes of the log that are gone through for one replica after the other.
+const WINDOW: u64 = 1 << 20;
+/// So many replicas are made side by side.
+const SIDE_BY_SIDE: usize = 8;
+/// So many entries ahead memory is asked for: those of one partition are too far apart for a processor to foresee it.
+const AHEAD: usize = 8;
 /// What has no more rows and entries than this is made readable at once.
 const SMALL: u64 = 256;
 
@@ -61,6 +68,8 @@ impl Progress {
 pub struct Ready {
     /// What can be read.
     pub store: Store,
+    /// What is known of requests.
+    pub dedup: Dedup,
     /// The last entry that it has.
     pub applied: Offset,
     /// The entries behind.
@@ -84,10 +93,7 @@ pub(crate) fn host(
     let pending = Pending::new(key, table.clone(), &mut loaded);
     let mut partition = Partition::new(identity.clone(), table, loaded, now);
     let later = if pending.is_small() {
-        // Nothing stops it.
-        if let Some(ready) = pending.make(&node.log, || true) {
-            partition.loaded(ready);
-        }
+        make(vec![pending], &node.log, || true, |_, _, ready| partition.loaded(ready));
         partition.restart(identity, Write(0), now);
         if partition.quarantine.is_none() {
             node.retire(key, partition.store.snapshot().map(|s| s.path()));
@@ -112,6 +118,7 @@ pub struct Pending {
     table: Arc<Table>,
     snapshot: Option<Arc<Snapshot>>,
     entries: Vec<Loading>,
+    dedup: Dedup,
     /// What is between the two.
     saved: Option<Saved>,
     /// Of these, so many are known to be committed.
@@ -131,14 +138,23 @@ impl Pending {
         let entries = std::mem::take(&mut loaded.entries);
         let committed = entries.partition_point(|e| e.offset <= commit);
         let snapshot = loaded.snapshot.take();
-        let saved = loaded.saved.take();
+        let (saved, dedup) = (loaded.saved.take(), std::mem::take(&mut loaded.dedup));
         let in_snapshot = |s: &Arc<Snapshot>| s.header().indexes.iter().map(|i| i.rows).sum();
         let rows = match &saved {
             Some(saved) => saved.rows(),
             None => snapshot.as_ref().map_or(0, in_snapshot),
         };
         let progress = Progress { done: AtomicU64::new(0), total: rows + committed as u64 };
-        Self { key, table, snapshot, saved, entries, committed, progress: Arc::new(progress) }
+        Self {
+            key,
+            table,
+            snapshot,
+            saved,
+            entries,
+            dedup,
+            committed,
+            progress: Arc::new(progress),
+        }
     }
 
     /// It takes no time worth mentioning.
@@ -158,42 +174,144 @@ impl Pending {
     pub fn progress(&self) -> Arc<Progress> {
         self.progress.clone()
     }
+}
 
-    /// Makes it readable, for as long as it may go on; `None`: not to the end.
-    #[must_use]
-    pub fn make(self, log: &Log, go_on: impl Fn() -> bool) -> Option<Ready> {
-        let Self { table, snapshot, saved, entries, committed, progress, .. } = self;
+/// A replica that is being made readable.
+struct Making {
+    key: PartitionKey,
+    progress: Arc<Progress>,
+    store: Store,
+    dedup: Dedup,
+    wrong: Option<String>,
+    bulk: Bulk,
+    /// The last entry of its snapshot, or of what was saved.
+    base: Offset,
+    entries: Vec<Loading>,
+    committed: usize,
+    /// So many of the entries are in.
+    done: usize,
+}
+
+impl Making {
+    fn new(pending: Pending) -> Self {
+        let Pending { key, table, snapshot, saved, entries, dedup, committed, progress } = pending;
         let base = snapshot.as_ref().map_or(Offset(0), |s| s.header().offset);
-        let applied = saved.as_ref().map_or(base, Saved::applied);
-        let (mut store, mut wrong) = match load(&table, snapshot, saved.as_ref()) {
+        let base = saved.as_ref().map_or(base, Saved::applied);
+        let (store, wrong) = match load(&table, snapshot, saved.as_ref()) {
             Ok(store) => (store, None),
             Err(why) => (Store::new(table), Some(why)),
         };
         progress.add(progress.total - committed as u64);
-        let mut done = 0;
-        for chunk in entries[..committed].chunks(STRIDE) {
-            if wrong.is_some() {
+        let bulk = Bulk::default();
+        Self { key, progress, store, dedup, wrong, bulk, base, entries, committed, done: 0 }
+    }
+
+    /// The place of the next entry that can be read; `None`: all are in.
+    fn next(&self) -> Option<Position> {
+        let left = self.entries[..self.committed].get(self.done);
+        left.filter(|_| self.wrong.is_none()).map(|entry| entry.at)
+    }
+
+    /// Brings in what stands before that place.
+    fn advance(&mut self, reader: &mut Reader<'_>, until: Position) {
+        let (log, from) = (reader.log, self.done);
+        for (at, entry) in (from..).zip(&self.entries[from..self.committed]) {
+            if let Some(ahead) = self.entries.get(at + AHEAD) {
+                reader.fetch(ahead);
+            }
+            if entry.at >= until || self.wrong.is_some() {
                 break;
             }
-            if !go_on() {
-                return None;
+            let gathered = reader.read(entry).and_then(|body| {
+                self.dedup.appended(entry.offset, body.session(), body.seq());
+                self.store.gather(log, &mut self.bulk, entry.at, &body)
+            });
+            match gathered {
+                Ok(()) => self.done += 1,
+                Err(e) => self.wrong = Some(format!("entry {} cannot be read: {e}", entry.offset)),
             }
-            for entry in chunk {
-                let stored = log
-                    .read(entry.at)
-                    .map_err(|e| e.to_string())
-                    .and_then(|record| store.apply(log, entry.at, record.body()));
-                if let Err(e) = stored {
-                    wrong = Some(format!("entry {} cannot be read: {e}", entry.offset));
+        }
+        self.dedup.committed(self.applied());
+        self.progress.add((self.done - from) as u64);
+    }
+
+    fn applied(&self) -> Offset {
+        Offset(self.base.0 + self.done as u64)
+    }
+
+    fn finish(mut self, reader: &mut Reader<'_>) -> Ready {
+        self.store.bring_in(&mut self.bulk);
+        let tail = &self.entries[self.done..];
+        for entry in tail {
+            match reader.read(entry) {
+                Ok(body) => self.dedup.appended(entry.offset, body.session(), body.seq()),
+                Err(e) => {
+                    let why = format!("entry {} cannot be read: {e}", entry.offset);
+                    self.wrong.get_or_insert(why);
                     break;
                 }
-                done += 1;
             }
-            progress.add(chunk.len() as u64);
         }
-        let applied = Offset(applied.0 + done as u64);
-        let tail = entries[done..].iter().map(|e| Recent { at: e.at, epoch: e.epoch }).collect();
-        Some(Ready { store, applied, tail, wrong })
+        let tail = tail.iter().map(|e| Recent { at: e.at, epoch: e.epoch }).collect();
+        let applied = self.applied();
+        Ready { store: self.store, dedup: self.dedup, applied, tail, wrong: self.wrong }
+    }
+}
+
+/// Makes some of them readable side by side, for as long as it may go on: the log is gone through once for all of them, so
+/// that what one needs is near what the others need. Each is `done` as soon as it is.
+pub fn make(
+    pending: Vec<Pending>,
+    log: &Log,
+    go_on: impl Fn() -> bool,
+    mut done: impl FnMut(PartitionKey, &Arc<Progress>, Ready),
+) {
+    let mut reader = Reader { log, segment: None };
+    let mut making: Vec<Making> = Vec::new();
+    for pending in pending {
+        if !go_on() {
+            return;
+        }
+        making.push(Making::new(pending));
+        while making.last().is_some_and(|last| last.next().is_none()) {
+            let Some(last) = making.pop() else { break };
+            done(last.key, &last.progress.clone(), last.finish(&mut reader));
+        }
+    }
+    while let Some(next) = making.iter().filter_map(Making::next).min() {
+        for one in &mut making {
+            if !go_on() {
+                return;
+            }
+            one.advance(&mut reader, Position(next.0 + WINDOW));
+        }
+        for one in making.extract_if(.., |one| one.next().is_none()) {
+            done(one.key, &one.progress.clone(), one.finish(&mut reader));
+        }
+    }
+}
+
+/// Reads entries in the order of the log, without asking that for each.
+struct Reader<'a> {
+    log: &'a Log,
+    segment: Option<SegmentRef>,
+}
+
+impl Reader<'_> {
+    /// What is read soon is on its way then.
+    fn fetch(&self, entry: &Loading) {
+        if let Some(segment) = &self.segment {
+            segment.fetch(entry.at);
+        }
+    }
+
+    fn read(&mut self, entry: &Loading) -> Result<Entry<'_>, String> {
+        if self.segment.as_ref().is_none_or(|s| s.from(entry.at).is_none()) {
+            self.segment = Some(self.log.hold(entry.at).map_err(|e| e.to_string())?);
+        }
+        let record = self.segment.as_ref().and_then(|s| s.record(entry.at));
+        let record = record.ok_or("there is none at its place")?;
+        Entry::parse(record.body).map_err(|e| e.to_string())
     }
 }
 
@@ -214,16 +332,25 @@ fn load(
     }
 }
 
+/// In groups, at least one for each processor.
+fn side_by_side(mut pending: Vec<Pending>) -> Vec<Vec<Pending>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let size = pending.len().div_ceil(threads).clamp(1, SIDE_BY_SIDE);
+    let mut groups = Vec::new();
+    while !pending.is_empty() {
+        groups.push(pending.drain(..size.min(pending.len())).collect());
+    }
+    groups
+}
+
 /// Makes all of them readable, on as many threads as there are processors, until the node stops.
 pub fn run(node: &Arc<Node>, mut pending: Vec<Pending>) {
     pending.sort_by_key(|p| p.progress.total);
     let begun = std::time::Instant::now();
     let (count, rows) = (pending.len(), pending.iter().map(|p| p.progress.total).sum::<u64>());
-    in_parallel(pending, |pending| {
-        let (key, progress) = (pending.key, pending.progress());
-        if let Some(ready) = pending.make(&node.log, || !node.stop.is_cancelled()) {
-            node.loaded(key, &progress, ready);
-        }
+    let go_on = || !node.stop.is_cancelled();
+    in_parallel(side_by_side(pending), |some| {
+        make(some, &node.log, go_on, |key, progress, ready| node.loaded(key, progress, ready));
     });
     if node.stop.is_cancelled() {
         return;

@@ -185,7 +185,7 @@ impl Partition {
         Self {
             core: Replica::new(identity, stored, now),
             store: Store::new(table),
-            dedup: loaded.dedup,
+            dedup: Dedup::default(),
             places: loaded.places,
             recent: (loaded.last.next(), VecDeque::new()),
             epochs,
@@ -216,17 +216,16 @@ impl Partition {
 
     /// What was found can be read from now on, the rest waits for a leader's word.
     pub fn loaded(&mut self, ready: Ready) {
-        let Ready { mut store, applied, tail, wrong } = ready;
+        let Ready { mut store, dedup, applied, tail, wrong } = ready;
         store.set_expires(self.store.expires());
         if store.table() != self.store.table() {
             drop(store.set_table(self.store.table().clone()));
         }
         self.recent = (Offset(self.last().0 + 1 - tail.len() as u64), tail);
-        (self.store, self.applied) = (store, applied);
+        (self.store, self.dedup, self.applied) = (store, dedup, applied);
         if self.quarantine.is_none() {
             self.quarantine = wrong;
         }
-        self.dedup.committed(self.applied);
         self.loading = None;
     }
 

@@ -113,6 +113,22 @@ impl SegmentRef {
         }
         self.segment.bytes(byte..self.limit)
     }
+
+    /// Has the processor fetch the first bytes of the record that begins there, while it does something else.
+    #[inline]
+    pub fn fetch(&self, at: Position) {
+        if let Some(byte) = at.0.checked_sub(self.segment.base) {
+            self.segment.map.fetch(byte as usize);
+        }
+    }
+
+    /// The record that begins there.
+    #[inline]
+    #[must_use]
+    pub fn record(&self, at: Position) -> Option<Record<'_>> {
+        let bytes = self.from(at).filter(|bytes| !batch::begins(bytes))?;
+        record::decode(bytes).ok()
+    }
 }
 
 impl std::fmt::Debug for SegmentRef {
@@ -184,10 +200,16 @@ impl Walk {
     /// The next record; `None` at the end of the log, for now.
     #[allow(clippy::should_implement_trait)] // it lends
     pub fn next(&mut self) -> Option<Record<'_>> {
+        self.next_at().map(|(_, record)| record)
+    }
+
+    /// The next record with its place.
+    pub fn next_at(&mut self) -> Option<(Position, Record<'_>)> {
         let behind = self.settle()?;
         let at = std::mem::replace(&mut self.at, behind);
         let segment = self.segment.as_deref()?;
-        record::decode(segment.bytes(at.0 - segment.base..behind.0 - segment.base)?).ok()
+        let bytes = segment.bytes(at.0 - segment.base..behind.0 - segment.base)?;
+        Some((at, record::decode(bytes).ok()?))
     }
 
     /// The place of the record that [`next`](Self::next) returns next; the end of the log if there is none yet.

@@ -10,6 +10,7 @@
 //!   before and sessions have been forgotten.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use serde::{Deserialize, Serialize};
 use stela_common::ids::Offset;
@@ -35,7 +36,7 @@ pub enum Verdict {
 /// The request ids of one partition.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Dedup {
-    sessions: HashMap<u64, Session>,
+    sessions: HashMap<u64, Session, BuildHasherDefault<Mixed>>,
     /// Sessions by their last entry.
     order: BTreeMap<Offset, u64>,
     /// What uncommitted entries changed, in log order.
@@ -43,6 +44,26 @@ pub struct Dedup {
     /// How many sessions had to go.
     forgotten: u64,
     committed: Offset,
+}
+
+/// Hashes session numbers, which clients draw at random: of those that are alike on purpose a partition knows no more than
+/// [`SESSIONS`].
+#[derive(Default)]
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
+    }
 }
 
 /// The request ids of one partition at a committed offset, as a snapshot keeps them.

@@ -182,6 +182,7 @@ impl Writer {
 pub struct Entry<'a> {
     session: u64,
     seq: u64,
+    bytes: usize,
     content: Content<'a>,
 }
 
@@ -336,7 +337,7 @@ impl<'a> Entry<'a> {
         if rest.at != body.len() {
             return Err(Malformed("longer than it says"));
         }
-        Ok(Self { session, seq, content })
+        Ok(Self { session, seq, bytes: body.len(), content })
     }
 
     /// The session of its request; 0: none.
@@ -351,10 +352,24 @@ impl<'a> Entry<'a> {
         self.seq
     }
 
+    /// Its length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// What it does.
     #[must_use]
     pub fn content(&self) -> Content<'a> {
         self.content
+    }
+}
+
+impl Rows<'_> {
+    /// Are they stored only where they are absent?
+    #[must_use]
+    pub fn if_absent(&self) -> bool {
+        self.if_absent.is_some()
     }
 }
 

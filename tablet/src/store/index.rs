@@ -55,6 +55,28 @@ struct Slot {
     list: List,
 }
 
+/// A row that is to go into an index.
+#[derive(Debug)]
+pub struct Gathered {
+    hash: u64,
+    key: Key,
+    point: Point,
+}
+
+impl Gathered {
+    /// A row of that key.
+    #[must_use]
+    pub fn new(key: &[u8], point: Point) -> Self {
+        Self { hash: hash(key), key: Key::from_slice(key), point }
+    }
+
+    /// The order of its key.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
 /// The order of keys.
 fn hash(key: &[u8]) -> u64 {
     murmur64(key, SEED)
@@ -147,9 +169,17 @@ impl Index {
         Some(bucket)
     }
 
+    /// Adds a row that was gathered. Of a key that has clearly more than `most` rows, only the newest are kept.
+    pub fn insert_gathered(&mut self, row: &Gathered, most: usize) {
+        self.insert_hashed(row.hash, &row.key, row.point, most);
+    }
+
     /// Adds a row. Of a key that has clearly more than `most` rows, only the newest are kept.
     pub fn insert(&mut self, key: &[u8], point: Point, most: usize) {
-        let hash = hash(key);
+        self.insert_hashed(hash(key), key, point, most);
+    }
+
+    fn insert_hashed(&mut self, hash: u64, key: &[u8], point: Point, most: usize) {
         self.rows += 1;
         let Some(at) = self.bucket(hash).and_then(|b| b.find(tag(hash), key)) else {
             return self.add(hash, Slot { key: Key::from_slice(key), list: List::new(point) });

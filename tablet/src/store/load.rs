@@ -15,7 +15,6 @@ use stela_common::log::{End, Kind, Log, Position, Record, Recovery};
 use stela_replica::epochs::Epochs;
 
 use super::dedup::Dedup;
-use super::entry::Entry;
 use super::places::Places;
 use crate::checkpoint::Saved;
 use crate::snapshot::Snapshot;
@@ -51,7 +50,7 @@ pub struct Loaded {
     pub commit: Offset,
     /// Why the copy is not proven whole (R30).
     pub damage: Option<String>,
-    /// Request ids (R32).
+    /// Request ids as of the snapshot, or the saved indexes (R32).
     pub dedup: Dedup,
     /// From offset to place, also of entries in the snapshot that the log still has.
     pub places: Places,
@@ -81,9 +80,7 @@ pub fn replay(
     let mut loaded: BTreeMap<PartitionKey, Loaded> =
         found.iter().map(|(key, found)| (*key, Loaded::begin(found))).collect();
     let mut walk = log.walk(log.start());
-    loop {
-        let at = walk.position();
-        let Some(record) = walk.next() else { break };
+    while let Some((at, record)) = walk.next_at() {
         if !matches!(record.kind, Kind::Ends | Kind::Vote | Kind::Note) {
             loaded.entry(record.partition).or_default().take(at, &record, found);
         }
@@ -222,11 +219,10 @@ impl Loaded {
         if self.gap.is_some() {
             return;
         }
-        let body = Entry::parse(record.body);
-        let (true, Ok(body)) = (record.offset == self.last.next(), body) else {
+        if record.offset != self.last.next() {
             self.gap = Some(self.last);
             return;
-        };
+        }
         self.last = record.offset;
         self.epoch = self.epoch.max(record.epoch);
         if self.epochs.last().is_none_or(|(epoch, _)| epoch != record.epoch) {
@@ -234,12 +230,8 @@ impl Loaded {
         }
         self.places.push(record.offset, at);
         self.entries.push(Loading { offset: record.offset, epoch: record.epoch, at });
-        self.dedup.appended(record.offset, body.session(), body.seq());
         let known = Offset(record.offset.0.saturating_sub(u64::from(record.commit_lag)));
-        if known > self.commit {
-            self.commit = known;
-            self.dedup.committed(known);
-        }
+        self.commit = self.commit.max(known);
     }
 
     fn truncate(&mut self, to: Offset, at: Position) {
@@ -259,7 +251,6 @@ impl Loaded {
         self.commit = self.commit.min(to);
         self.epochs.truncate(to);
         self.places.truncate(to, at);
-        self.dedup.truncated(to);
         self.entries.truncate(self.entries.partition_point(|e| e.offset <= to));
     }
 
@@ -286,7 +277,6 @@ impl Loaded {
 
     fn finish(&mut self, end: Option<&End>) {
         self.cross();
-        self.dedup.committed(self.commit);
         if self.purged {
             return;
         }

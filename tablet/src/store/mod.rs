@@ -12,11 +12,12 @@
 //!
 //! [`entry`] is the format of what is applied, [`check`] what is admitted, [`dedup`] which requests were seen,
 //! [`places`] where entries are, [`load`] what snapshot and log say at the start, [`image`] what goes into a snapshot and
-//! comes from it, [`replay`] entries that are applied once more. [`index`], [`list`] and [`tree`] are where rows are found,
+//! comes from it, [`replay`] entries that are applied once more, [`bulk`] many rows at a time. [`index`], [`list`] and [`tree`] are where rows are found,
 //! [`query`] and [`traverse`] which rows a read is about, [`values`] what they hold, `delete` which rows go. Called by the
 //! node, under its lock, and by whoever makes a snapshot, on a store of its own.
 
 mod absent;
+pub mod bulk;
 pub mod check;
 pub mod dedup;
 mod delete;
@@ -167,7 +168,11 @@ impl Store {
     /// The body is no entry, or what it is about cannot be looked at: the replica cannot go on behind it.
     pub fn apply(&mut self, log: &Log, at: Position, body: &[u8]) -> Result<bool, String> {
         let entry = Entry::parse(body).map_err(|e| e.to_string())?;
-        self.grown += (RECORD_HEADER + body.len()) as u64;
+        self.apply_entry(log, at, &entry)
+    }
+
+    fn apply_entry(&mut self, log: &Log, at: Position, entry: &Entry<'_>) -> Result<bool, String> {
+        self.grown += (RECORD_HEADER + entry.bytes()) as u64;
         match entry.content() {
             Content::Rows(rows) => {
                 let mut stored = false;

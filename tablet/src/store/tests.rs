@@ -16,6 +16,7 @@ use super::places::{Unreadable, read_entries};
 use super::query::{Filter, Get, Match, Range, Scanned};
 use super::traverse::{Page, Pages};
 use super::*;
+use crate::loading::{Pending, Ready, make};
 use crate::snapshot::Header;
 use crate::snapshot::write::Writer;
 
@@ -131,6 +132,15 @@ impl Scene {
 
     fn loaded(&self) -> Loaded {
         replay(&self.log, &Recovery::default(), &BTreeMap::new()).remove(&KEY).unwrap_or_default()
+    }
+
+    /// What a start makes of it.
+    fn ready(&self) -> Ready {
+        let mut loaded = self.loaded();
+        let pending = vec![Pending::new(KEY, Arc::new(plain()), &mut loaded)];
+        let mut made = None;
+        make(pending, &self.log, || true, |_, _, ready| made = Some(ready));
+        made.unwrap()
     }
 
     fn store(&self, table: Table) -> Store {
@@ -345,10 +355,12 @@ fn replay_finds_what_is_in_force() {
     assert!(loaded.damage.is_none() && !loaded.purged);
     let places: Vec<u64> = loaded.entries.iter().map(|e| e.at.0).collect();
     assert_eq!(places, scene.entries.iter().map(|e| e.1).collect::<Vec<_>>());
-    assert_eq!(loaded.dedup.look(5, 1, false), Verdict::Committed(Offset(1)));
-    assert_eq!(loaded.dedup.look(5, 2, false), Verdict::Committed(Offset(2)));
-    assert_eq!(loaded.dedup.look(5, 3, false), Verdict::New);
-    assert_eq!(loaded.dedup.look(6, 1, false), Verdict::Pending(Offset(3)));
+    let ready = scene.ready();
+    assert_eq!((ready.applied, ready.tail.len(), ready.wrong), (Offset(2), 1, None));
+    assert_eq!(ready.dedup.look(5, 1, false), Verdict::Committed(Offset(1)));
+    assert_eq!(ready.dedup.look(5, 2, false), Verdict::Committed(Offset(2)));
+    assert_eq!(ready.dedup.look(5, 3, false), Verdict::New);
+    assert_eq!(ready.dedup.look(6, 1, false), Verdict::Pending(Offset(3)));
 }
 
 #[test]
@@ -375,7 +387,8 @@ fn a_gap_is_damage_and_what_is_before_it_stays() {
     assert_eq!((loaded.last, loaded.damage.is_some()), (Offset(1), true));
     let scene = Scene::new();
     scene.record(Kind::Entry, KEY, 1, 1, 0, b"no entry");
-    assert_eq!((scene.loaded().last, scene.loaded().damage.is_some()), (Offset(0), true));
+    let ready = scene.ready();
+    assert_eq!((ready.applied, ready.wrong.is_some()), (Offset(0), true));
 }
 
 #[test]
@@ -724,4 +737,45 @@ fn a_deleted_index_is_empty_and_keeps_its_place() {
     table.columns.push(Column { name: "c".into(), kind: ColumnType::Int, not_null: false });
     drop(loaded.set_table(Arc::new(table)));
     assert_eq!((look(&loaded).1, loaded.stored(2, b"a")), (Ok(2), Ok(0)));
+}
+
+/// Rows that are gathered, with deletions and puts of what is absent between them, are what they are one at a time.
+#[test]
+fn many_rows_at_a_time_are_the_same_as_one_after_the_other() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut scene = Scene::new();
+    for n in 0..5000u64 {
+        let key = format!("k{}", random.random_range(0..40));
+        let ts = random.random_range(0..30);
+        match random.random_range(0..50) {
+            0 => {
+                let mut writer = entry::Writer::delete(0, 0, 0, false);
+                writer.rows(0, entry::Which::Key(key.as_bytes()), &Ttl::default());
+                scene.entry(1, 0, writer.finish());
+            }
+            1 => {
+                let mut writer = entry::Writer::put_if_absent(0, 0, 0, 1);
+                writer.row(1, &Ttl::default());
+                writer.dimension(0, ts, key.as_bytes());
+                writer.value(b"5");
+                scene.entry(1, 0, writer.finish());
+            }
+            _ => _ = scene.put(1, 0, &key, ts, &(n % 9).to_string()),
+        }
+    }
+    let (ready, one_by_one) = (scene.ready(), scene.store(plain()));
+    assert_eq!((ready.applied, ready.wrong), (Offset(5000), None));
+    for key in (0..40).map(|k| format!("k{k}")) {
+        let rows = |store: &Store| {
+            let all = Range { bytes: usize::MAX / 8, ..Range::default() };
+            store.scan(&scene.log, 0, key.as_bytes(), all, 0).map(|found| found.rows)
+        };
+        assert_eq!(rows(&ready.store), rows(&one_by_one), "{key}");
+    }
+    assert_eq!(ready.store.memory() / 1000, one_by_one.memory() / 1000);
+    assert_eq!(ready.store.grown(), one_by_one.grown());
 }
