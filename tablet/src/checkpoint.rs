@@ -24,7 +24,7 @@ use stela_common::log::{Log, Map, Position, Recovery};
 use stela_replica::epochs::Epochs;
 
 use crate::disk::{Files, Held};
-use crate::node::Node;
+use crate::node::{Inner, Node};
 use crate::partition::Partition;
 use crate::sealed::{self, Checked, HEAD, Writer};
 use crate::snapshot::Snapshot;
@@ -142,7 +142,18 @@ pub(crate) fn save(node: &Node) -> io::Result<Option<u64>> {
     if fs::exists(&aside) {
         disk.remove_file(&aside)?;
     }
-    let mut to = Writer::create(disk, &aside, MAGIC, FORMAT)?;
+    let saved = write(node, &inner, &aside).and_then(|rows| {
+        files::publish(disk, &aside, &path)?;
+        Ok(Some(rows))
+    });
+    if saved.is_err() && fs::exists(&aside) {
+        disk.remove_file(&aside)?;
+    }
+    saved
+}
+
+fn write(node: &Node, inner: &Inner, path: &Path) -> io::Result<u64> {
+    let mut to = Writer::create(node.files.disk(), path, MAGIC, FORMAT)?;
     let mut replicas = Vec::new();
     for (key, p) in &inner.partitions {
         let mut dedup = p.dedup.clone();
@@ -167,8 +178,7 @@ pub(crate) fn save(node: &Node) -> io::Result<Option<u64>> {
     let rows = replicas.iter().flat_map(|r| &r.indexes).map(|i| i.rows).sum();
     let header = Header { log: node.log.id().to_string(), end: node.log.end(), replicas };
     to.finish(&header)?;
-    files::publish(disk, &aside, &path)?;
-    Ok(Some(rows))
+    Ok(rows)
 }
 
 /// All is loaded: it is void from the next append on.
