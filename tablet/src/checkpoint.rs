@@ -4,8 +4,8 @@
 //! index.checkpoint   the state of each replica but for its values, with the indexes as they stood in memory
 //! ```
 //!
-//! A [sealed](crate::sealed) file: the body is the indexes, as in a snapshot but with places in the log and in the snapshot
-//! alike, the header a [`Header`]. **Invariants**
+//! A [`sealed`] file: the body is the indexes, as in a snapshot but with places in the log and in the snapshot
+//! alike, the header JSON. **Invariants**
 //! * It is written when the log is closed, and counts only for a log that ends exactly there: whatever was appended since
 //!   makes it void. So nothing relies on it, it need not be removed to be harmless, and a log is never given back for it.
 //! * It is all or nothing: where one replica has no table here, or does not agree with the log's own ends (R30) or with

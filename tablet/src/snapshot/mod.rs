@@ -1,6 +1,6 @@
 //! Snapshots: the live rows of one partition up to an offset, in one file that is whole or is not used.
 //!
-//! A [sealed](crate::sealed) file, whose body is:
+//! A [`sealed`] file, whose body is:
 //!
 //! ```text
 //! values    each: length u32, crc32c u32 of the value, value               a place is where a length stands
