@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use stela_common::fs::{Disk, Recorder};
+use stela_common::fs::{Disk, Op, Recorder};
 use stela_common::row::{Value, encode};
 use stela_common::table::{Column, ColumnType, Index, Sync, Ttl, TtlKind};
 use stela_proto::common::Table as Described;
@@ -513,13 +513,18 @@ async fn c8_who_follows_loads_has_nothing_or_makes_a_snapshot_says_so() {
     assert_eq!(said(&none.status), (100, "table does not exist"));
 
     following.kill().await;
-    let mut session = Session::open(&mut client).await;
-    for batch in 0..200u64 {
-        let rows = (0..1000).map(|n| row(&format!("key{n}"), batch, "v")).collect();
-        session.ask(vec![call::Kind::Put(put(rows, (0, 0)))]).await;
-    }
-    // The disk does not finish what is written of the snapshot.
-    recorder.slow(true);
+    client.store("first", 1, "v").await;
+    // The disk keeps whoever makes a snapshot waiting.
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    recorder.inject(move |op| {
+        if let Op::Create { path, .. } = op
+            && path.extension().is_some_and(|e| e == "tmp")
+            && path.to_string_lossy().contains("snapshots")
+        {
+            let _ = wait.recv();
+        }
+        None
+    });
     let mut other = running.client().await;
     let make = pb::MakeSnapshotRequest { tid: TID, pid: 0 };
     let making = tokio::spawn(async move { other.0.make_snapshot(make).await });
@@ -529,12 +534,17 @@ async fn c8_who_follows_loads_has_nothing_or_makes_a_snapshot_says_so() {
         assert!(std::time::Instant::now() < deadline, "no snapshot is made");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let drop = client.0.drop_replica(one).await.unwrap().into_inner();
-    assert_eq!(said(&drop.status), (106, "table status is kMakingSnapshot"));
-    recorder.slow(false);
+    let dropped = client.0.drop_replica(one).await.unwrap().into_inner();
+    assert_eq!(said(&dropped.status), (106, "table status is kMakingSnapshot"));
+    drop(go_on);
     assert_eq!(said(&making.await.unwrap().unwrap().into_inner().status), OK);
 
-    // A start reads 200,000 rows: until they are there, writes are told so, and reads wait.
+    // A start reads 400,000 rows from the log: until they are there, writes are told so, and reads wait.
+    let mut session = Session::open(&mut client).await;
+    for batch in 0..400u64 {
+        let rows = (0..1000).map(|n| row(&format!("key{n}"), batch, "v")).collect();
+        session.ask(vec![call::Kind::Put(put(rows, (0, 0)))]).await;
+    }
     running.kill().await;
     let mut seen = false;
     for _ in 0..10 {
@@ -548,7 +558,7 @@ async fn c8_who_follows_loads_has_nothing_or_makes_a_snapshot_says_so() {
             assert!(["kTableLoading", "kTableNormal"].contains(&state.state.as_str()));
             nameserver.elect(TID, 1, &[1]);
             until("it serves", || nameserver.report(1, TID, 0).serving).await;
-            assert_eq!(client.count("key7").await, 200);
+            assert_eq!(client.count("key7").await, 400);
             seen = true;
             break;
         }
