@@ -137,6 +137,8 @@ async fn manual_mode(cluster: &mut Cluster, client: &Client) -> Result<bool> {
         p[1].serving && p[1].replicas.iter().all(|r| r.in_sync != (r.endpoint == victim))
     })
     .await?;
+    // Its leader may be faster than the nameservers.
+    await_offline(client, &victim).await?;
     say("showtablet".into(), &mut text)?;
     say(format!("offlineendpoint {victim}"), &mut text)?;
     await_ops(client).await?;
@@ -226,6 +228,19 @@ async fn await_that(
             std::time::Instant::now() < deadline,
             "it does not come true that {what}: {partitions:?}"
         );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until the nameservers judge a tablet offline.
+async fn await_offline(client: &Client, victim: &str) -> Result<()> {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let tablets = client.admin().show_tablet().await?.tablets;
+        if tablets.iter().any(|t| t.endpoint == victim && !t.healthy) {
+            return Ok(());
+        }
+        ensure!(std::time::Instant::now() < deadline, "{victim} is not offline");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
