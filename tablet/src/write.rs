@@ -52,11 +52,11 @@ impl Request {
         }
     }
 
-    /// The version of the table whose indexes the rows have; `None`: it has no rows.
-    fn version(&self) -> Option<u32> {
+    /// The version of the table whose indexes it is about.
+    fn version(&self) -> u32 {
         match self {
-            Self::Put(r) => Some(r.table_version),
-            Self::Delete(_) => None,
+            Self::Put(r) => r.table_version,
+            Self::Delete(r) => r.table_version,
         }
     }
 
@@ -181,7 +181,7 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
         return refuse(caller, &Code::StaleEpoch.into(), epoch);
     }
     let (known, version) = (request.version(), p.store.table().version());
-    if known.is_some_and(|known| known > version && known != u32::MAX) {
+    if known > version && known != u32::MAX {
         // The news of an index that was added comes here, too.
         return refuse(caller, &Code::NotServing.into(), epoch);
     }
@@ -196,7 +196,7 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
     let level = request.level(p.store.table().options.ack);
     let waiter = Waiter { caller, repeatable: id.0 != 0, level };
     match p.dedup.look(id.0, id.1, request.again()) {
-        Verdict::New if known.is_some_and(|known| known < version) => {
+        Verdict::New if known < version => {
             return refuse(waiter.caller, &Code::StaleTable.into(), epoch);
         }
         // What takes memory away is taken.

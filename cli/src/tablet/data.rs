@@ -105,6 +105,8 @@ async fn deleted(
     let index = index_of(session, tid, pid, index).await?;
     let key = Bytes::copy_from_slice(key.as_bytes());
     let request = pb::DeleteRequest {
+        // Of this replica alone, whatever indexes there are.
+        table_version: u32::MAX,
         target: Some(pb::Target { tid, pid, epoch: 0 }),
         dimensions: vec![pb::Dimension { index, key }],
         ..Default::default()

@@ -4,14 +4,18 @@
 //! its key and value, so that a deletion that is cut short can be asked for once more: what it was found by goes last.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use bytes::Bytes;
 use stela_proto::tablet as pb;
 
+use super::attempts::backoff;
 use super::write::Part;
 use super::{Client, PutOutcome, Range, ReadFrom, TableHandle, WriteError};
-use crate::row::Value;
-use crate::table::limits;
+use crate::code::Code;
+use crate::route::partition_of;
+use crate::row::{self, Value};
+use crate::table::{Table, limits};
 
 /// Which rows of a key are deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,8 +40,35 @@ impl Client {
         key: &[u8],
         which: Deletion,
     ) -> Result<PutOutcome, WriteError> {
+        let deadline = Instant::now() + self.0.timeout;
+        let mut tries = 0;
+        loop {
+            // Rows go from the indexes that were added since the table was opened, too: whoever leads knows of them.
+            let definition = table.routes.definition();
+            match self.delete_by(table, &definition, index, key, which).await {
+                Err(WriteError::Refused(e))
+                    if e.code == Code::StaleTable && Instant::now() < deadline =>
+                {
+                    table.routes.refresh(&self.0);
+                    self.0.driver.sleep(backoff(tries)).await;
+                    tries += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The same, as the table is in that version.
+    async fn delete_by(
+        &self,
+        table: &TableHandle,
+        definition: &Table,
+        index: u32,
+        key: &[u8],
+        which: Deletion,
+    ) -> Result<PutOutcome, WriteError> {
         if !which.only_there {
-            self.delete_elsewhere(table, index, key, which).await?;
+            self.delete_elsewhere(table, definition, index, key, which).await?;
         }
         let key = Bytes::copy_from_slice(key);
         let (pid, size) = (table.partition_of(&key), key.len());
@@ -46,6 +77,7 @@ impl Client {
             ts: which.newest,
             end_ts: which.oldest,
             only_there: which.only_there,
+            table_version: definition.version(),
             ..Default::default()
         };
         self.write(table, vec![(pid, Part::Delete(request))], size).await
@@ -55,13 +87,13 @@ impl Client {
     async fn delete_elsewhere(
         &self,
         table: &TableHandle,
+        definition: &Table,
         index: u32,
         key: &[u8],
         which: Deletion,
     ) -> Result<(), WriteError> {
-        let description = table.table();
-        let several = description.partition_num > 1 && description.live_indexes().count() > 1;
-        if !description.has_schema() || !several {
+        let several = definition.partition_num > 1 && definition.live_indexes().count() > 1;
+        if !definition.has_schema() || !several {
             return Ok(());
         }
         let (newest, et) = (which.newest.unwrap_or(0), which.oldest.unwrap_or(0));
@@ -74,11 +106,11 @@ impl Client {
             let page = page.map_err(WriteError::Refused)?;
             let mut parts: BTreeMap<u32, Vec<pb::DeletedRow>> = BTreeMap::new();
             for (ts, value) in &page.rows {
-                for (pid, row) in elsewhere(table, index, key, *ts, value) {
+                for (pid, row) in elsewhere(definition, index, key, *ts, value) {
                     parts.entry(pid).or_default().push(row);
                 }
             }
-            self.delete_rows(table, parts).await?;
+            self.delete_rows(table, definition.version(), parts).await?;
             match page.rows.last() {
                 // Rows of one time are not parted.
                 Some((ts, _)) if !page.finished && *ts > et.max(1) => range.st = *ts - 1,
@@ -90,6 +122,7 @@ impl Client {
     async fn delete_rows(
         &self,
         table: &TableHandle,
+        table_version: u32,
         parts: BTreeMap<u32, Vec<pb::DeletedRow>>,
     ) -> Result<(), WriteError> {
         for (pid, rows) in parts {
@@ -100,7 +133,7 @@ impl Client {
                     size += row.key.len() + row.value.len();
                     some.push(row);
                 }
-                let request = pb::DeleteRequest { rows: some, ..Default::default() };
+                let request = pb::DeleteRequest { rows: some, table_version, ..Default::default() };
                 self.write(table, vec![(pid, Part::Delete(request))], size).await?;
             }
         }
@@ -110,15 +143,16 @@ impl Client {
 
 /// Where else than in the partition of `key` a row stands.
 fn elsewhere(
-    table: &TableHandle,
+    description: &Table,
     index: u32,
     key: &[u8],
     ts: u64,
     value: &Bytes,
 ) -> Vec<(u32, pb::DeletedRow)> {
-    let (description, own) = (table.table(), table.partition_of(key));
+    let partition_of = |key: &[u8]| partition_of(key, description.partition_num).0;
+    let own = partition_of(key);
     // Who stored something that is no row is found nowhere else.
-    let Ok(values) = table.decode(value) else { return Vec::new() };
+    let Ok(values) = row::decode(&description.columns, value) else { return Vec::new() };
     let found_by = description.indexes.get(index as usize).and_then(|i| i.ts.as_ref());
     let others = description.live_indexes().filter_map(|(at, definition)| {
         let key = description.key(definition, &values);
@@ -132,7 +166,7 @@ fn elsewhere(
         };
         let row =
             pb::DeletedRow { index: u32::try_from(at).ok()?, key, ts: time, value: value.clone() };
-        Some((table.partition_of(&row.key), row))
+        Some((partition_of(&row.key), row))
     });
     others.filter(|(pid, _)| *pid != own).collect()
 }

@@ -138,16 +138,15 @@ impl Client {
                 value: value.clone(),
             };
             let mut rows: Vec<Row> = kept.iter().map(row).collect();
-            complete(&newest, &mut rows)?;
+            let late = |e: &dyn std::fmt::Display| {
+                WriteError::Unknown(format!("{e} (by an index that is new)"))
+            };
+            complete(&newest, &mut rows).map_err(|e| late(&e))?;
             let added: Vec<u32> = added_since(&newest, since).map(|(at, _)| at).collect();
             rows.iter_mut().for_each(|r| r.dimensions.retain(|(at, _)| added.contains(at)));
             parts = parts_of(table, rows, ack, newest.version(), |_| true);
-            match self.write(table, parts, size).await {
-                Ok(late) => outcome.parts.extend(late.parts),
-                Err(e) => {
-                    return Err(WriteError::Unknown(format!("{e} (by an index that is new)")));
-                }
-            }
+            let stored = self.write(table, parts, size).await.map_err(|e| late(&e))?;
+            outcome.parts.extend(stored.parts);
             definition = newest;
         }
     }
