@@ -318,6 +318,40 @@ impl Table {
         self.live_indexes().find(|(_, i)| i.name == name).map(|(at, _)| at)
     }
 
+    /// Out of which other index rows are brought into one that was added: the first, and rather one that takes the time
+    /// from the request, as this one may.
+    #[must_use]
+    pub fn filled_from(&self, added: usize) -> Option<usize> {
+        let others = || self.live_indexes().filter(|(at, _)| *at != added);
+        let by_request = self.indexes.get(added).is_some_and(|i| i.ts.is_none());
+        let alike = others().find(|(_, i)| by_request && i.ts.is_none());
+        alike.or_else(|| others().next()).map(|(at, _)| at)
+    }
+
+    /// The time that a row has in an index by its values; `None`: its request says that, or nothing does.
+    #[must_use]
+    pub fn time(&self, index: &Index, values: &[Value]) -> Option<u64> {
+        match values.get(self.column(index.ts.as_ref()?)?) {
+            Some(Value::BigInt(ts) | Value::Timestamp(ts)) => u64::try_from(*ts).ok(),
+            _ => None,
+        }
+    }
+
+    /// The same of a row that stands in another index, with the time that it has there.
+    #[must_use]
+    pub fn time_beside(
+        &self,
+        index: &Index,
+        values: &[Value],
+        (other, ts): (&Index, u64),
+    ) -> Option<u64> {
+        match index.ts {
+            Some(_) => self.time(index, values),
+            // The time of the request, which an index with a column for it does not tell.
+            None => other.ts.is_none().then_some(ts),
+        }
+    }
+
     /// Does every index take the time from the request, and not from a column?
     #[must_use]
     pub fn time_from_request(&self) -> bool {
@@ -367,7 +401,10 @@ impl Table {
             return Err("no index".into());
         }
         if self.indexes.len() > limits::INDEXES {
-            return Err(format!("a table has at most {} indexes", limits::INDEXES));
+            return Err(format!(
+                "a table has at most {} indexes, deleted ones included",
+                limits::INDEXES
+            ));
         }
         // What is said of a deleted one concerns nobody any more, its name is free.
         for (at, index) in self.live_indexes() {

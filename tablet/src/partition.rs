@@ -25,11 +25,11 @@ use tokio::sync::{Notify, oneshot};
 use crate::loading::{Progress, Ready};
 use crate::outbox::{Gather, Outbox};
 use crate::snapshot::Snapshot;
-use crate::store::Store;
 use crate::store::dedup::Dedup;
 use crate::store::load::{Loaded, Loading};
 use crate::store::places::{self, Places};
 use crate::store::replay::Source;
+use crate::store::{Applied, Store};
 
 /// Committed entries whose places are kept at hand beyond the uncommitted ones, for followers that are a little behind.
 const RECENT: usize = 256;
@@ -229,19 +229,31 @@ impl Partition {
         self.loading = None;
     }
 
-    /// Entries up to `to` become readable.
+    /// Entries up to `to` become readable, as far as this replica has been told of the indexes that they name. A leader
+    /// has: the decision by which it leads brought the table along, and it lets in nothing that names others.
     ///
     /// # Errors
     /// One cannot be read: the replica cannot go on behind it.
     pub fn apply(&mut self, log: &Log, key: PartitionKey, to: Offset) -> Result<(), String> {
+        // What it has is being made elsewhere, and comes with `loaded`.
+        if self.loading.is_some() {
+            return Ok(());
+        }
         while self.applied < to {
             let next = self.applied.next();
             let at = self.place(log, key, next)?;
             let record = log.read(at).map_err(|e| e.to_string())?;
-            let stored = self.store.apply(log, at, record.body());
-            let stored = stored.map_err(|e| format!("entry {next}: {e}"))?;
-            if !stored && self.waiters.contains_key(&next) {
-                self.ignored.insert(next);
+            let applied = self.store.apply(log, at, record.body());
+            match applied.map_err(|e| format!("entry {next}: {e}"))? {
+                Applied::Done => {}
+                Applied::Existed if self.waiters.contains_key(&next) => {
+                    self.ignored.insert(next);
+                }
+                Applied::Existed => {}
+                Applied::NotYet => {
+                    tracing::debug!(%key, entry = %next, "waits to be told of an index");
+                    break;
+                }
             }
             self.applied = next;
         }

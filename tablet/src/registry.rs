@@ -195,7 +195,10 @@ fn take(
         Some(p) if **p.store.table() != *table => {
             let options = table.options;
             freed.push(p.store.set_table(table));
+            let committed = p.core.commit();
             node.step(inner, work, key, Input::Options(options), &[]);
+            // It may have waited to be told of an index.
+            node.commit(inner, key, committed);
             node.show_at_once(inner, key);
         }
         Some(_) => {}

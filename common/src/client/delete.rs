@@ -14,7 +14,7 @@ use super::write::Part;
 use super::{Client, PutOutcome, Range, ReadFrom, TableHandle, WriteError};
 use crate::code::Code;
 use crate::route::partition_of;
-use crate::row::{self, Value};
+use crate::row;
 use crate::table::{Table, limits};
 
 /// Which rows of a key are deleted.
@@ -52,6 +52,10 @@ impl Client {
                     table.routes.refresh(&self.0);
                     self.0.driver.sleep(backoff(tries)).await;
                     tries += 1;
+                }
+                // Some of it may have been deleted by what was known before.
+                Err(WriteError::Refused(e)) if e.code == Code::StaleTable => {
+                    return Err(WriteError::Unknown(e.text));
                 }
                 outcome => return outcome,
             }
@@ -153,20 +157,12 @@ fn elsewhere(
     let own = partition_of(key);
     // Who stored something that is no row is found nowhere else.
     let Ok(values) = row::decode(&description.columns, value) else { return Vec::new() };
-    let found_by = description.indexes.get(index as usize).and_then(|i| i.ts.as_ref());
+    let Some(found_by) = description.indexes.get(index as usize) else { return Vec::new() };
     let others = description.live_indexes().filter_map(|(at, definition)| {
+        let index = u32::try_from(at).ok()?;
         let key = description.key(definition, &values);
-        let time = match &definition.ts {
-            Some(column) => match values.get(description.column(column)?) {
-                Some(Value::BigInt(ts) | Value::Timestamp(ts)) => u64::try_from(*ts).ok(),
-                _ => None,
-            },
-            // The time of the request, which an index with a column for it does not tell.
-            None => found_by.is_none().then_some(ts),
-        };
-        let row =
-            pb::DeletedRow { index: u32::try_from(at).ok()?, key, ts: time, value: value.clone() };
-        Some((partition_of(&row.key), row))
+        let ts = description.time_beside(definition, &values, (found_by, ts));
+        Some((partition_of(&key), pb::DeletedRow { index, key, ts, value: value.clone() }))
     });
     others.filter(|(pid, _)| *pid != own).collect()
 }

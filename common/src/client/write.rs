@@ -13,6 +13,7 @@ use super::session::Slot;
 use super::table::added_since;
 use super::{Client, Row, Shared, TableHandle, WriteError};
 use crate::code::{Code, Refusal};
+use crate::row;
 use crate::table::{Ack, Table, limits};
 use crate::wire;
 
@@ -119,10 +120,13 @@ impl Client {
             table.routes.watch_filling(&self.0);
         }
         // Rows are on their way into an index that is being filled from there, too, and must not be there twice.
-        let absent = |index| if_absent || Some(index) == filling;
+        let how = |index, row: &Row| match Some(index) == filling {
+            true => (true, time_filled(&definition, index, row)),
+            false => (if_absent, row.time),
+        };
         let of_schema = rows.iter().filter(|_| definition.has_schema());
         let kept: Vec<(u64, Bytes)> = of_schema.map(|r| (r.time, r.value.clone())).collect();
-        let mut parts = parts_of(table, rows, ack, definition.version(), absent);
+        let mut parts = parts_of(table, rows, ack, definition.version(), how);
         let mut outcome = self.write(table, parts, size).await?;
         loop {
             let newest = table.routes.definition();
@@ -144,7 +148,8 @@ impl Client {
             complete(&newest, &mut rows).map_err(|e| late(&e))?;
             let added: Vec<u32> = added_since(&newest, since).map(|(at, _)| at).collect();
             rows.iter_mut().for_each(|r| r.dimensions.retain(|(at, _)| added.contains(at)));
-            parts = parts_of(table, rows, ack, newest.version(), |_| true);
+            let how = |index, row: &Row| (true, time_filled(&newest, index, row));
+            parts = parts_of(table, rows, ack, newest.version(), how);
             let stored = self.write(table, parts, size).await.map_err(|e| late(&e))?;
             outcome.parts.extend(stored.parts);
             definition = newest;
@@ -201,28 +206,42 @@ fn check(rows: &[Row]) -> Result<usize, Refusal> {
     Ok(size)
 }
 
+/// The time with which a row comes into an index that was added, whether its writer brings it there or the partition that
+/// has it: that which it has in the index where that one finds it.
+pub(super) fn time_filled(table: &Table, index: u32, row: &Row) -> u64 {
+    let added = index as usize;
+    let from = table.filled_from(added).map(|from| &table.indexes[from]);
+    let Some(from) = from.filter(|i| i.ts.is_some() && table.indexes[added].ts.is_none()) else {
+        return row.time;
+    };
+    let values = row::decode(&table.columns, &row.value).ok();
+    values.and_then(|values| table.time(from, &values)).unwrap_or(row.time)
+}
+
 /// By partition, the rows with those of their dimensions that are found there; apart from those others that are stored
-/// only where they are absent.
+/// only where they are absent. `how` says that of a row in an index, and with which time.
 fn parts_of(
     table: &TableHandle,
     rows: Vec<Row>,
     ack: pb::AckLevel,
     version: u32,
-    absent: impl Fn(u32) -> bool,
+    how: impl Fn(u32, &Row) -> (bool, u64),
 ) -> Vec<(u32, Part)> {
     let mut parts: BTreeMap<(u32, bool), Vec<pb::Row>> = BTreeMap::new();
-    for Row { time, dimensions, value } in rows {
-        let mut of_row: Vec<((u32, bool), Vec<pb::Dimension>)> = Vec::with_capacity(1);
-        for (index, key) in dimensions {
-            let pid = (table.partition_of(&key), absent(index));
-            let dimension = pb::Dimension { index, key };
-            match of_row.iter_mut().find(|(p, _)| *p == pid) {
+    for row in rows {
+        let mut of_row: Vec<((u32, bool, u64), Vec<pb::Dimension>)> = Vec::with_capacity(1);
+        for (index, key) in &row.dimensions {
+            let (absent, time) = how(*index, &row);
+            let place = (table.partition_of(key), absent, time);
+            let dimension = pb::Dimension { index: *index, key: key.clone() };
+            match of_row.iter_mut().find(|(p, _)| *p == place) {
                 Some((_, there)) => there.push(dimension),
-                None => of_row.push((pid, vec![dimension])),
+                None => of_row.push((place, vec![dimension])),
             }
         }
-        for (pid, dimensions) in of_row {
-            parts.entry(pid).or_default().push(pb::Row { time, dimensions, value: value.clone() });
+        for ((pid, absent, time), dimensions) in of_row {
+            let row = pb::Row { time, dimensions, value: row.value.clone() };
+            parts.entry((pid, absent)).or_default().push(row);
         }
     }
     let part = |((pid, if_absent), rows)| (pid, Part::Rows { rows, ack, if_absent, version });
@@ -353,12 +372,14 @@ async fn write_part(
                 slot = begin(shared, session, deadline).await?;
             }
             // The same request, as one that knows: who sent the rows sees to it that they come into that index, too.
-            (Code::StaleTable, _) if let Part::Rows { version, .. } = &mut part => {
-                match attempts.newer_than(*version, refusal).await {
+            (Code::StaleTable, _) => match &mut part {
+                Part::Rows { version, .. } => match attempts.newer_than(*version, refusal).await {
                     Some(newer) => *version = newer,
                     None => return Err(over(attempts, exposed)),
-                }
-            }
+                },
+                // Another request has to take its place, which deletes more: whether this one was applied does not matter.
+                Part::Delete(_) => return Err(WriteError::Refused(refusal)),
+            },
             (_, Advice::Final) if exposed => return Err(WriteError::Unknown(refusal.text)),
             (Code::WriteDataFailed, _) => return Err(WriteError::Unknown(refusal.text)),
             (_, Advice::Final) => return Err(WriteError::Refused(refusal)),

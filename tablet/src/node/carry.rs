@@ -160,7 +160,7 @@ impl Node {
     }
 
     /// Entries up to `to` become readable, on leader and follower alike.
-    fn commit(&self, inner: &mut Inner, key: PartitionKey, to: Offset) {
+    pub(crate) fn commit(&self, inner: &mut Inner, key: PartitionKey, to: Offset) {
         let Some(p) = inner.partitions.get_mut(&key).filter(|p| p.quarantine.is_none()) else {
             return;
         };

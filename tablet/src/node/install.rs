@@ -175,6 +175,9 @@ impl Node {
         if header.created_index != table.created_index {
             return Err(snapshot.invalid("it is of another creation of the table").into());
         }
+        if header.indexes.len() > table.indexes.len() {
+            return Err(Unmade::GivenUp("this replica has not been told of an index that it has"));
+        }
         if let Some(why) = &header.damaged {
             return Err(snapshot.invalid(&format!("its copy was damaged: {why}")).into());
         }

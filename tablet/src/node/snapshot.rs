@@ -26,10 +26,10 @@ use super::{Inner, Node};
 use crate::partition::Partition;
 use crate::snapshot::write::Writer;
 use crate::snapshot::{Header, Snapshot, files};
-use crate::store::Store;
 use crate::store::dedup::Dedup;
 use crate::store::places::Places;
 use crate::store::replay::Source;
+use crate::store::{Applied, Store};
 
 /// So many entries are applied in one critical section, at most.
 const AT_ONCE: u64 = 256;
@@ -264,20 +264,25 @@ impl Node {
             let (places, to) = {
                 let mut inner = self.look();
                 let p = current(&mut inner, key, plan)?;
+                // What is readable there names no other indexes.
+                drop(store.set_table(p.store.table().clone()));
                 if p.applied.0.saturating_sub(have.0) <= AT_ONCE {
                     while have < p.applied {
                         have = have.next();
                         let at = p.place(&self.log, key, have).map_err(Unmade::Unreadable)?;
                         let record = self.log.read(at).map_err(io::Error::other)?;
-                        store.apply(&self.log, at, record.body()).map_err(io::Error::other)?;
+                        let applied = store.apply(&self.log, at, record.body());
+                        if applied.map_err(Unmade::Unreadable)? == Applied::NotYet {
+                            return Err(Unmade::GivenUp(
+                                "an entry names an index that is not there",
+                            ));
+                        }
                     }
                     let first = store.base().next();
                     let replay_from = match p.last() >= first {
                         true => p.place(&self.log, key, first).map_err(Unmade::Unreadable)?,
                         false => replay_from,
                     };
-                    let table = p.store.table().clone();
-                    drop(store.set_table(table));
                     let before = p.switch(store, replay_from);
                     inner.touch(key);
                     drop(inner);

@@ -1,6 +1,6 @@
 //! Bringing the rows of a partition into an index that was added.
 //!
-//! The leader goes through what it has by the first index and puts each row where its new key belongs, as a client does
+//! The leader goes through what it has by [another index](Table::filled_from) and puts each row where its new key belongs, as a client does
 //! and only there, unless it is there already. **Invariants**
 //! * It begins when all is readable that was let in before this replica knew of the index; from then on who writes must
 //!   know of it, and sees to it that rows come into it ([`Code::StaleTable`]). A leader that is elected later knows of it
@@ -15,7 +15,7 @@ use stela_common::client::{Client, Options, Row, WriteError};
 use stela_common::clock::Millis;
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, Offset, PartitionKey};
-use stela_common::row::{self, Value};
+use stela_common::row;
 use stela_common::table::{Table, limits};
 use stela_common::wire;
 use stela_proto::tablet as pb;
@@ -53,7 +53,7 @@ pub(super) async fn fill(node: &Arc<Node>, request: pb::FillIndexRequest) -> Res
     if handle.table().version() != table.version() {
         return Err(Code::StaleTable.into());
     }
-    let from = table.live_indexes().map(|(at, _)| at).find(|at| *at != index).unwrap_or(0);
+    let from = table.filled_from(index).unwrap_or(0);
     let mut page = pb::TraverseRequest {
         target: Some(pb::Target { tid: request.tid, pid: request.pid, epoch: epoch.0 }),
         index: u32::try_from(from).unwrap_or_default(),
@@ -142,13 +142,8 @@ fn placed(table: &Table, index: usize, row: pb::TraverseRow) -> Result<Option<Ro
     let values = row::decode(&table.columns, &row.value).map_err(unreadable)?;
     let definition = &table.indexes[index];
     let key = table.key(definition, &values);
-    let ts = definition.ts.as_ref().and_then(|column| values.get(table.column(column)?));
-    let has_time = match ts {
-        Some(Value::BigInt(ts) | Value::Timestamp(ts)) => *ts >= 0,
-        Some(_) => false,
-        None => true,
-    };
-    if key.is_empty() || key.len() > limits::KEY || !has_time {
+    let timeless = definition.ts.is_some() && table.time(definition, &values).is_none();
+    if key.is_empty() || key.len() > limits::KEY || timeless {
         return Ok(None);
     }
     let at = u32::try_from(index).unwrap_or_default();

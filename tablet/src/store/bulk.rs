@@ -27,7 +27,8 @@ pub struct Bulk {
 }
 
 impl Store {
-    /// Applies an entry whose record stands at `at` in the log, in the end: [`bring_in`](Self::bring_in).
+    /// Applies an entry that it [knows](Self::knows), whose record stands at `at` in the log, in the end:
+    /// [`bring_in`](Self::bring_in).
     ///
     /// # Errors
     /// As [`apply`](Self::apply).

@@ -1,7 +1,8 @@
 //! Applying deletions.
 //!
 //! What a deletion finds in the index that it names goes from the other indexes, too, if it says so: a row is decoded to
-//! see under which keys it stands there, and there it is known by its place. **Invariants**
+//! see under which keys it stands there, and there it is known by its place, or by its bytes where one of the two indexes was
+//! added and filled. **Invariants**
 //! * Only what can be seen through the named index at the time that the leader wrote down is found, by the time to live
 //!   that it wrote down, and what cannot be seen goes first: a replica that has swept expired rows and one that has not
 //!   end with the same rows, and a row that was beyond a limit does not come back when others are taken from before it.
@@ -77,14 +78,8 @@ impl Store {
             list.from(range.start).take(to.saturating_sub(range.start)).collect()
         };
         if let Which::Row { hash, .. } = delete.which {
-            let mut gone = Vec::new();
-            for point in points(range.end) {
-                if self.see(log, point, |value| entry::hash(value) == hash)? {
-                    gone.push(point);
-                }
-            }
-            gone.into_iter().for_each(|point| take(&mut self.indexes[delete.index], key, point));
-            return Ok(());
+            let points = points(range.end);
+            return self.take_alike(log, delete.index, key, points, hash);
         }
         if everywhere && self.table.has_schema() && self.table.live_indexes().count() > 1 {
             for point in points(range.end) {
@@ -114,15 +109,48 @@ impl Store {
         now: u64,
     ) -> Result<(), String> {
         let table = self.table.clone();
-        let values = self.see(log, point, |value| row::decode(&table.columns, value))?;
+        let seen =
+            |value: &[u8]| Some((row::decode(&table.columns, value).ok()?, entry::hash(value)));
         // Who stored something that is no row is in no other index.
-        let Ok(values) = values else { return Ok(()) };
+        let Some((values, hash)) = self.see(log, point, seen)? else { return Ok(()) };
+        let found = &table.indexes[not];
         for (at, definition) in table.live_indexes().filter(|(at, _)| *at != not) {
             let key = table.key(definition, &values);
-            if self.settle(at, &key, &definition.ttl, now) {
-                take_place(&mut self.indexes[at], &key, point.place);
+            if !self.settle(at, &key, &definition.ttl, now) {
+                continue;
+            }
+            let Some(list) = self.indexes[at].get(&key) else { continue };
+            let ts = table.time_beside(definition, &values, (found, point.ts));
+            let range = positions(list, &Which::Row { key: &key, ts, hash });
+            let points: Vec<Point> = list.from(range.start).take(range.len()).collect();
+            match points.iter().find(|p| p.place == point.place) {
+                Some(same) => take(&mut self.indexes[at], &key, *same),
+                // What was brought into an index that was added stands at a place of its own.
+                None if found.added.version.max(definition.added.version) > 0 => {
+                    self.take_alike(log, at, &key, points, hash)?;
+                }
+                None => {}
             }
         }
+        Ok(())
+    }
+
+    /// Takes those of a key's rows out of an index whose value has that hash.
+    fn take_alike(
+        &mut self,
+        log: &Log,
+        index: usize,
+        key: &[u8],
+        points: Vec<Point>,
+        hash: u64,
+    ) -> Result<(), String> {
+        let mut gone = Vec::new();
+        for point in points {
+            if self.see(log, point, |value| entry::hash(value) == hash)? {
+                gone.push(point);
+            }
+        }
+        gone.into_iter().for_each(|point| take(&mut self.indexes[index], key, point));
         Ok(())
     }
 
@@ -144,13 +172,5 @@ fn take(index: &mut Index, key: &[u8], point: Point) {
     index.change(key, |list| {
         let at = list.from(newer).take_while(|p| p.ts == point.ts).position(|p| p == point);
         at.is_none_or(|at| list.remove(newer + at..newer + at + 1))
-    });
-}
-
-/// The same for a row of which only the place is known: the index may have another time for it.
-fn take_place(index: &mut Index, key: &[u8], place: u64) {
-    index.change(key, |list| {
-        let at = list.from(0).position(|p| p.place == place);
-        at.is_none_or(|at| list.remove(at..at + 1))
     });
 }

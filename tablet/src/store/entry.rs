@@ -21,7 +21,7 @@
 
 use bytes::Bytes;
 use stela_common::route::murmur64;
-use stela_common::table::{Ttl, TtlKind};
+use stela_common::table::{Ttl, TtlKind, limits};
 
 const PLAIN_PUT: u8 = 1;
 const PLAIN_DELETE: u8 = 2;
@@ -183,6 +183,7 @@ pub struct Entry<'a> {
     session: u64,
     seq: u64,
     bytes: usize,
+    indexes: usize,
     content: Content<'a>,
 }
 
@@ -327,17 +328,33 @@ impl<'a> Entry<'a> {
             }
             _ => return Err(Malformed("of a kind that this version does not know")),
         };
-        let (count, rest) = match content {
-            Content::Rows(mut rows) => (rows.by_ref().count(), rows.cursor),
-            Content::Deletes(mut deletes) => (deletes.by_ref().count(), deletes.cursor),
+        let (mut count, mut indexes) = (0, 0);
+        let rest = match content {
+            Content::Rows(mut rows) => {
+                for row in rows.by_ref() {
+                    count += 1;
+                    indexes = row.dimensions.fold(indexes, |most, d| most.max(d.index + 1));
+                }
+                rows.cursor
+            }
+            Content::Deletes(mut deletes) => {
+                for delete in deletes.by_ref() {
+                    count += 1;
+                    indexes = indexes.max(delete.index + 1);
+                }
+                deletes.cursor
+            }
         };
-        if count != cursor.left as usize {
+        if count != cursor.left {
             return Err(cut);
+        }
+        if indexes > limits::INDEXES {
+            return Err(Malformed("of an index that no table can have"));
         }
         if rest.at != body.len() {
             return Err(Malformed("longer than it says"));
         }
-        Ok(Self { session, seq, bytes: body.len(), content })
+        Ok(Self { session, seq, bytes: body.len(), indexes, content })
     }
 
     /// The session of its request; 0: none.
@@ -356,6 +373,12 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// One more than the highest index that it names.
+    #[must_use]
+    pub fn indexes(&self) -> usize {
+        self.indexes
     }
 
     /// What it does.
@@ -507,7 +530,8 @@ mod tests {
 
     fn rows() -> impl Strategy<Value = Owned> {
         let bytes = |most| prop::collection::vec(any::<u8>(), 0..most);
-        let dimensions = prop::collection::vec((any::<u16>(), any::<u64>(), bytes(20)), 0..4);
+        let index = 0..u16::try_from(limits::INDEXES).unwrap();
+        let dimensions = prop::collection::vec((index, any::<u64>(), bytes(20)), 0..4);
         prop::collection::vec((dimensions, bytes(60)), 0..5)
     }
 
@@ -538,6 +562,14 @@ mod tests {
             (dimensions.collect(), row.value.to_vec())
         })
         .collect()
+    }
+
+    #[test]
+    fn an_index_that_no_table_can_have_is_no_entry() {
+        let most = u16::try_from(limits::INDEXES).unwrap();
+        let named = |index| write(&vec![(vec![(0, 1, vec![1]), (index, 1, vec![1])], vec![])]);
+        assert_eq!(Entry::parse(&named(most - 1)).unwrap().indexes(), limits::INDEXES);
+        assert!(Entry::parse(&named(most)).is_err());
     }
 
     proptest! {

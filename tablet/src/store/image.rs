@@ -65,8 +65,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Fills an index with the keys of a file. One that the table does not have any more is nobody's; one that it has now
-    /// only has no rows yet.
+    /// Fills an index with the keys of a file. One that was deleted is nobody's.
     fn fill(
         &mut self,
         at: usize,
@@ -75,6 +74,9 @@ impl Store {
         ordered: impl Fn(&[u8], &[u8]) -> bool,
         place: impl Fn(u64) -> Option<u64>,
     ) -> Result<(), &'static str> {
+        if at >= self.indexes.len() {
+            return Err("the table does not have the index");
+        }
         let Some(index) = self.kept(at) else { return Ok(()) };
         let mut before = None;
         for key in keys {

@@ -8,6 +8,8 @@
 //!   expiry is off ([`Store::set_expires`]) rows neither expire nor go.
 //! * A deleted index keeps its place and is empty, whatever the log says of it. One that was added is empty until it is
 //!   filled.
+//! * A replica may hear of an added index after entries that name it have arrived. Those are not applied before it has, nor
+//!   any behind them ([`Applied::NotYet`]): what it left out it would lack for good.
 //! * A deletion removes what is stored under the keys of the indexes that it names, as of its place in the log.
 //!
 //! [`entry`] is the format of what is applied, [`check`] what is admitted, [`dedup`] which requests were seen,
@@ -65,6 +67,17 @@ pub struct Store {
     expires: bool,
     /// Of each index, how many rows a key may have; more need not be kept.
     most: Vec<usize>,
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    /// It was applied.
+    Done,
+    /// It stores only what is absent, and all of it was there.
+    Existed,
+    /// It names an index of which this replica has not been told: nothing was done.
+    NotYet,
 }
 
 /// Indexes that are not needed any more: to drop them takes a while, which nobody who holds a lock should wait for.
@@ -161,16 +174,26 @@ impl Store {
         check::delete(&self.table, request, format, now)
     }
 
-    /// Applies the entry whose record stands at `at` in the log. `false`: it stores only what is absent, and all of it was
-    /// there.
+    /// Applies the entry whose record stands at `at` in the log.
     ///
     /// # Errors
     /// The body is no entry, or what it is about cannot be looked at: the replica cannot go on behind it.
-    pub fn apply(&mut self, log: &Log, at: Position, body: &[u8]) -> Result<bool, String> {
+    pub fn apply(&mut self, log: &Log, at: Position, body: &[u8]) -> Result<Applied, String> {
         let entry = Entry::parse(body).map_err(|e| e.to_string())?;
-        self.apply_entry(log, at, &entry)
+        if !self.knows(&entry) {
+            return Ok(Applied::NotYet);
+        }
+        let done = self.apply_entry(log, at, &entry)?;
+        Ok(if done { Applied::Done } else { Applied::Existed })
     }
 
+    /// Has this replica been told of every index that an entry names?
+    #[must_use]
+    pub fn knows(&self, entry: &Entry<'_>) -> bool {
+        entry.indexes() <= self.indexes.len()
+    }
+
+    /// Applies what it knows. `false`: all of it was there.
     fn apply_entry(&mut self, log: &Log, at: Position, entry: &Entry<'_>) -> Result<bool, String> {
         self.grown += (RECORD_HEADER + entry.bytes()) as u64;
         match entry.content() {
@@ -265,7 +288,7 @@ impl Store {
         self.expires && ttl.expired(ts, position, now)
     }
 
-    /// The index into which rows go; `None`: it was deleted, or never was.
+    /// The index into which rows go; `None`: it was deleted.
     fn kept(&mut self, at: usize) -> Option<&mut Index> {
         let deleted = self.table.indexes.get(at).is_none_or(|definition| definition.deleted);
         self.indexes.get_mut(at).filter(|_| !deleted)

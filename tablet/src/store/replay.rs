@@ -4,10 +4,10 @@
 use stela_common::ids::{Offset, PartitionKey};
 use stela_common::log::{self, Log};
 
-use super::Store;
 use super::dedup::Dedup;
 use super::entry::Entry;
 use super::places::{self, Places};
+use super::{Applied, Store};
 
 /// Bytes that are read at a time.
 const BUDGET: usize = 1 << 20;
@@ -28,7 +28,7 @@ impl Source<'_> {
     /// on. Returns the last that was applied.
     ///
     /// # Errors
-    /// One cannot be read.
+    /// One cannot be read, or names an index that the table of the store does not have.
     pub fn replay(
         self,
         from: Offset,
@@ -48,7 +48,10 @@ impl Source<'_> {
                     Some(Err(e)) => return Err(failed(&e)),
                     None => return Err(failed(&"it is not there")),
                 }
-                store.apply(self.log, record.position(), record.body()).map_err(|e| failed(&e))?;
+                let applied = store.apply(self.log, record.position(), record.body());
+                if applied.map_err(|e| failed(&e))? == Applied::NotYet {
+                    return Err(failed(&"the table does not have its index"));
+                }
                 if let Some(dedup) = dedup.as_deref_mut() {
                     let entry = Entry::parse(record.body()).map_err(|e| failed(&e))?;
                     dedup.appended(next, entry.session(), entry.seq());

@@ -1,6 +1,6 @@
 //! A nameserver that registers, grants leases, takes every proposal that fits, and decides what the test decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
@@ -41,6 +41,8 @@ pub struct State {
     pub lease_ms: u32,
     /// Proposals are answered with "unknown", and nothing happens.
     pub deaf: bool,
+    /// Tablets that get leases and no news.
+    pub unheard: BTreeSet<u32>,
     /// Runs that are to be told that they are not known, once.
     pub forgotten: Vec<u64>,
 }
@@ -296,7 +298,10 @@ impl FakeNameserver {
         }
         let (tablet, told) = known.as_mut()?;
         let mut news = state.news(*tablet, *told);
-        *told = state.index;
+        if state.unheard.contains(tablet) {
+            news = pb::HeartbeatDown { index: *told, views: vec![], drops: vec![], ..news };
+        }
+        *told = news.index;
         if let Some(sent) = lease {
             (news.lease_sent, news.lease_ms) = (sent, state.lease_ms);
         }

@@ -125,6 +125,70 @@ async fn a_follower_that_was_away_catches_up() {
     assert!(homes[1].lost_and_found().is_empty());
 }
 
+/// A follower that heard of an index after entries that name it had arrived left their rows out of it for good.
+#[tokio::test]
+async fn a_follower_that_hears_late_of_an_index_has_its_rows() {
+    let (nameserver, homes, [first, second]) = pair().await;
+    let mut leader = first.client().await;
+    leader.store("k", 1, "v1").await;
+    nameserver.change(|s| {
+        s.unheard.insert(2);
+        let index = s.index;
+        let table = s.tables.get_mut(&TID).unwrap();
+        let mut added = table.indexes[0].clone();
+        (added.name, added.version) = ("added".into(), 1);
+        table.indexes.push(added);
+        s.partitions.values_mut().for_each(|(changed, _)| *changed = index);
+    });
+    for n in 2..=3 {
+        let mut row = row("k", n, &format!("v{n}"));
+        row.dimensions.push(pb::Dimension { index: 1, key: "other".into() });
+        let rows = pb::PutRequest { table_version: 1, ..put(vec![row], (9, n - 1)) };
+        let mut reply = leader.put(rows.clone()).await;
+        while said(&reply.status).0 == Code::NotServing as i32 {
+            reply = leader.put(rows.clone()).await;
+        }
+        assert_eq!((said(&reply.status), reply.offset), (OK, n));
+    }
+    let arrived = |s: pb::TableStatusRow| (s.offset, s.commit);
+    let mut follower = second.client().await;
+    let make = pb::MakeSnapshotRequest { tid: TID, pid: 0 };
+    until("it shows the first", || nameserver.report(2, TID, 0).commit == 1).await;
+    assert_eq!(arrived(follower.status().await), (3, 1));
+    assert_eq!(follower.0.make_snapshot(make).await.unwrap().into_inner().offset, 1);
+
+    // It starts as it was.
+    second.stop().await;
+    let second = homes[1].start().await;
+    let mut follower = second.client().await;
+    until("it follows again", || nameserver.report(2, TID, 0).offset == 3).await;
+    assert_eq!(arrived(follower.status().await), (3, 1));
+    assert_eq!(follower.rows("k", pb::ReadFrom::Any).await, [(1, "v1".into())]);
+
+    nameserver.change(|s| s.unheard.clear());
+    until("it shows all", || nameserver.report(2, TID, 0).commit == 3).await;
+    let by = async |client: &mut Client, index, key: &'static str| {
+        let scan = pb::ScanRequest {
+            target: target(0),
+            key: key.into(),
+            index,
+            from: pb::ReadFrom::Any.into(),
+            ..Default::default()
+        };
+        let reply = client.0.scan(scan).await.unwrap().into_inner();
+        assert_eq!(said(&reply.status), OK);
+        reply.rows.iter().map(|r| r.ts).collect::<Vec<_>>()
+    };
+    assert_eq!(by(&mut follower, 0, "k").await, [3, 2, 1]);
+    assert_eq!(by(&mut follower, 1, "other").await, [3, 2]);
+    assert_eq!(follower.0.make_snapshot(make).await.unwrap().into_inner().offset, 3);
+    second.stop().await;
+    let second = homes[1].start().await;
+    let mut follower = second.client().await;
+    until("it shows all again", || nameserver.report(2, TID, 0).commit == 3).await;
+    assert_eq!(by(&mut follower, 1, "other").await, [3, 2]);
+}
+
 #[tokio::test]
 async fn the_follower_leads_when_the_leader_is_gone() {
     let (nameserver, homes, [first, second]) = pair().await;

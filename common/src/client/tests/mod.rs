@@ -9,7 +9,9 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use stela_proto::tablet as pb;
 
-use self::fake::{Act, client, ids, key, nameserver, no, stored, table_row, tablet, tablet_of};
+use self::fake::{
+    Act, Meta, client, ids, key, nameserver, no, stored, table_row, tablet, tablet_of,
+};
 use super::*;
 
 const SHORT: Duration = Duration::from_secs(5);
@@ -151,6 +153,84 @@ async fn a_new_leader_is_learned_from_the_nameservers() {
         later.await.unwrap().elapsed() < Duration::from_millis(400),
         "the change is noticed at once"
     );
+}
+
+/// A deletion that may have been sent before, and is told that the table has a new index, was in doubt at once.
+#[tokio::test]
+async fn a_repeated_deletion_learns_of_a_new_index() {
+    let mut attempts = 0;
+    let fake = tablet(move |call| {
+        let Some(pb::call::Kind::Delete(delete)) = &call.kind else { return stored(1) };
+        attempts += 1;
+        match (attempts, delete.table_version) {
+            (1, _) => Act::HangUp,
+            (_, 0) => no(Code::StaleTable, "", 1),
+            _ => stored(2),
+        }
+    });
+    let fake = fake.await;
+    let (client, table, _server, meta) =
+        client(table_row(&[&fake.endpoint], &[&fake.endpoint]), SHORT).await;
+    let add = |meta: &Meta| {
+        let table = &mut meta.tables.lock()[0];
+        let indexes = &mut table.table.as_mut().unwrap().indexes;
+        indexes.push(stela_proto::common::Index {
+            name: "new".into(),
+            version: 1,
+            ..indexes[0].clone()
+        });
+    };
+    add(&meta);
+    let deleted = client.delete(&table, 0, b"k", Deletion::default()).await.unwrap();
+    assert_eq!(deleted.parts[0].offset, 2);
+    // The nameservers do not have it in time: part of it may have been deleted.
+    let newer = tablet(|_| no(Code::StaleTable, "", 1)).await;
+    let row = table_row(&[&newer.endpoint], &[&newer.endpoint]);
+    let (client, table, _server, _) = fake::client(row, Duration::from_millis(300)).await;
+    let error = client.delete(&table, 0, b"k", Deletion::default()).await.unwrap_err();
+    assert!(matches!(error, WriteError::Unknown(_)), "{error:?}");
+}
+
+/// Who writes while an index without a time column is filled, and who fills it, gave its rows different times: they were
+/// there twice.
+#[test]
+fn a_row_has_one_time_in_an_index_that_is_filled() {
+    use crate::row::Value;
+    use crate::table::{Added, Column, ColumnType, Index, Options, Table, Ttl};
+    let index = |name: &str, ts: Option<&str>, version| Index {
+        name: name.into(),
+        columns: vec!["a".into()],
+        ts: ts.map(Into::into),
+        ttl: Ttl::default(),
+        deleted: false,
+        added: Added { version, filling: version > 0 },
+    };
+    let column = |name: &str, kind| Column { name: name.into(), kind, not_null: true };
+    let table = |indexes| Table {
+        tid: crate::ids::TableId(7),
+        db: "db".into(),
+        name: "t".into(),
+        columns: vec![column("a", ColumnType::Varchar), column("t", ColumnType::BigInt)],
+        indexes,
+        partition_num: 1,
+        replica_num: 1,
+        options: Options::default(),
+        created_index: 3,
+        added_columns: 0,
+    };
+    let time = |indexes: Vec<Index>| {
+        let table = table(indexes);
+        let added = table.indexes.len() - 1;
+        let values = [Value::Varchar("a".into()), Value::BigInt(5)];
+        let value = bytes::Bytes::from(crate::row::encode(&table.columns, &values).unwrap());
+        let row = Row { time: 100, dimensions: vec![], value };
+        (table.filled_from(added), write::time_filled(&table, u32::try_from(added).unwrap(), &row))
+    };
+    let timed = || index("timed", Some("t"), 0);
+    assert_eq!(time(vec![timed(), index("new", None, 1)]), (Some(0), 5));
+    // Where another index knows the time of the request, it is that.
+    assert_eq!(time(vec![timed(), index("plain", None, 0), index("new", None, 1)]), (Some(1), 100));
+    assert_eq!(time(vec![index("plain", None, 0), index("new", Some("t"), 1)]).0, Some(0));
 }
 
 #[tokio::test]

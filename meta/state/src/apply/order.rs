@@ -450,27 +450,27 @@ impl Step<'_> {
                 table.columns.push(column.clone());
             }
             Alter::AddIndex(index) => {
-                let there_is = |i: &Index| i.name == index.name && !i.deleted;
-                if !table.indexes.iter().any(there_is) && table.filling().is_some() {
+                if table.index(&index.name).is_some() {
+                    return Err(Code::IndexExists.into());
+                }
+                if table.filling().is_some() {
                     return Err(Code::OpExists.into());
                 }
                 // Nobody can tell under which key a row without a schema would be.
                 let added = Added { version: table.version() + 1, filling: table.has_schema() };
-                let index = Index { added, ..index.clone() };
-                let there = table.indexes.iter().position(|i| i.name == index.name);
-                match there {
-                    Some(at) if table.indexes[at].deleted => table.indexes[at] = index,
-                    Some(_) => return Err(Code::IndexExists.into()),
-                    None => table.indexes.push(index),
-                }
+                // At a place that no index had before: who has not heard of it must not take its rows for another's.
+                table.indexes.push(Index { added, ..index.clone() });
             }
             Alter::DeleteIndex(name) => {
-                let Some(at) = table.indexes.iter().position(|i| i.name == *name && !i.deleted)
-                else {
+                let Some(at) = table.index(name) else {
                     return Err(Refusal::new(Code::IndexNotFound, "index doesn't exist!"));
                 };
                 if at == 0 {
                     return Err(Code::IndexIsNeeded.into());
+                }
+                // Another one may be filled out of it.
+                if table.filling().is_some_and(|(filling, _)| filling != at) {
+                    return Err(Code::IndexFilling.into());
                 }
                 table.indexes[at].deleted = true;
             }

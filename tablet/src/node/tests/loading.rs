@@ -98,6 +98,24 @@ async fn what_changes_meanwhile_holds_when_it_is_loaded() {
     assert_eq!(seen(&run.node, KEY, &["k"]).rows.len(), 3);
 }
 
+/// A table where the leader's word is enough shows at once what is in the log: not so before that is loaded.
+#[tokio::test]
+async fn a_table_that_shows_all_at_once_does_not_so_while_it_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, pending) = waiting(dir.path()).await;
+    let mut changed = plain();
+    changed.options.ack = stela_common::table::Ack::Leader;
+    run.told(KEY, 2, ME, changed);
+    let held = |run: &Running| {
+        let inner = run.node.look();
+        let p = &inner.partitions[&KEY];
+        (p.applied, p.store.records())
+    };
+    assert_eq!(held(&run), (Offset(0), 0));
+    loading::run(&run.node, pending);
+    until("it shows all", || held(&run) == (Offset(ROWS), ROWS)).await;
+}
+
 #[tokio::test]
 async fn what_is_dropped_while_it_is_loaded_does_not_come_back() {
     let dir = tempfile::tempdir().unwrap();
