@@ -195,10 +195,11 @@ fn take(
         Some(p) if **p.store.table() != *table => {
             let options = table.options;
             freed.push(p.store.set_table(table));
-            let committed = p.core.commit();
+            // What a void core takes for committed may not be what the log has.
+            let committed = p.suspended.is_none().then(|| p.core.commit());
             node.step(inner, work, key, Input::Options(options), &[]);
             // It may have waited to be told of an index.
-            node.commit(inner, key, committed);
+            committed.into_iter().for_each(|to| node.commit(inner, key, to));
             node.show_at_once(inner, key);
         }
         Some(_) => {}

@@ -122,14 +122,14 @@ impl Store {
             let Some(list) = self.indexes[at].get(&key) else { continue };
             let ts = table.time_beside(definition, &values, (found, point.ts));
             let range = positions(list, &Which::Row { key: &key, ts, hash });
-            let points: Vec<Point> = list.from(range.start).take(range.len()).collect();
-            match points.iter().find(|p| p.place == point.place) {
-                Some(same) => take(&mut self.indexes[at], &key, *same),
+            let points = || list.from(range.start).take(range.len());
+            let same = points().find(|p| p.place == point.place);
+            if let Some(same) = same {
+                take(&mut self.indexes[at], &key, same);
+            } else if found.added.version.max(definition.added.version) > 0 {
                 // What was brought into an index that was added stands at a place of its own.
-                None if found.added.version.max(definition.added.version) > 0 => {
-                    self.take_alike(log, at, &key, points, hash)?;
-                }
-                None => {}
+                let points = points().collect();
+                self.take_alike(log, at, &key, points, hash)?;
             }
         }
         Ok(())

@@ -107,7 +107,7 @@ impl Writer {
         self.bytes.extend(dimensions.to_le_bytes());
     }
 
-    /// Where the row is found. A key is at most [`limits::KEY`](stela_common::table::limits::KEY) long.
+    /// Where the row is found. A key is at most [`limits::KEY`] long.
     pub fn dimension(&mut self, index: u16, ts: u64, key: &[u8]) {
         self.bytes.extend(index.to_le_bytes());
         self.bytes.extend(ts.to_le_bytes());

@@ -218,19 +218,25 @@ fn a_row_has_one_time_in_an_index_that_is_filled() {
         created_index: 3,
         added_columns: 0,
     };
-    let time = |indexes: Vec<Index>| {
+    let time = |added: usize, indexes: Vec<Index>| {
         let table = table(indexes);
-        let added = table.indexes.len() - 1;
         let values = [Value::Varchar("a".into()), Value::BigInt(5)];
         let value = bytes::Bytes::from(crate::row::encode(&table.columns, &values).unwrap());
         let row = Row { time: 100, dimensions: vec![], value };
         (table.filled_from(added), write::time_filled(&table, u32::try_from(added).unwrap(), &row))
     };
     let timed = || index("timed", Some("t"), 0);
-    assert_eq!(time(vec![timed(), index("new", None, 1)]), (Some(0), 5));
+    assert_eq!(time(1, vec![timed(), index("new", None, 1)]), (Some(0), 5));
+    assert_eq!(
+        time(1, vec![timed(), index("new", None, 1), index("newer", None, 2)]),
+        (Some(0), 5)
+    );
     // Where another index knows the time of the request, it is that.
-    assert_eq!(time(vec![timed(), index("plain", None, 0), index("new", None, 1)]), (Some(1), 100));
-    assert_eq!(time(vec![index("plain", None, 0), index("new", Some("t"), 1)]).0, Some(0));
+    assert_eq!(
+        time(2, vec![timed(), index("plain", None, 0), index("new", None, 1)]),
+        (Some(1), 100)
+    );
+    assert_eq!(time(1, vec![index("plain", None, 0), index("new", Some("t"), 1)]).0, Some(0));
 }
 
 #[tokio::test]
