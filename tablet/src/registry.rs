@@ -201,6 +201,7 @@ fn take(
             // It may have waited to be told of an index.
             committed.into_iter().for_each(|to| node.commit(inner, key, to));
             node.show_at_once(inner, key);
+            inner.touch(key);
         }
         Some(_) => {}
     }

@@ -1,5 +1,6 @@
 //! Many tablets as the nameservers see them: each registers, keeps the heartbeat, says that it serves what it is told to
-//! lead, and holds no data. All are tasks of this process, each with a port of its own.
+//! lead and brings its followers back into the in-sync set, and holds no data. All are tasks of this process, each with a
+//! port of its own.
 //!
 //! A tablet that is *away* says nothing and takes nothing in, while its connections stay: so looks a network that swallows
 //! what they send. Its port answers all the same: it is the nameserver that hears nobody.
@@ -95,6 +96,7 @@ struct Known {
     index: u64,
     sent: u64,
     views: BTreeMap<(u32, u32), common::Partition>,
+    tablets: BTreeMap<u32, common::TabletAddress>,
     said: BTreeMap<(u32, u32), pb::ReplicaReport>,
 }
 
@@ -140,6 +142,7 @@ async fn attend(
     let mut answers = opened.await??.into_inner();
     let (mut timer, mut heard) = (tokio::time::interval(BEAT), Instant::now());
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut proposals = tokio::task::JoinSet::new();
     loop {
         if *away.borrow() {
             away.wait_for(|away| !away).await?;
@@ -150,7 +153,16 @@ async fn attend(
                 if heard.elapsed() > SILENCE {
                     return Ok(String::new());
                 }
-                let _ = up.try_send(heartbeat(me, known));
+                // What finds no room is said the next time.
+                if let Ok(room) = up.try_reserve() {
+                    room.send(heartbeat(me, known));
+                }
+                while proposals.try_join_next().is_some() {}
+                if proposals.is_empty() {
+                    for change in known.changes(me) {
+                        proposals.spawn(propose(client.clone(), change));
+                    }
+                }
             }
             answer = answers.next() => {
                 let Some(down) = answer.transpose()? else { return Ok(String::new()) };
@@ -192,19 +204,62 @@ fn heartbeat(me: &Me, known: &mut Known) -> pb::HeartbeatUp {
     }
 }
 
+/// A nameserver decides, or does not; then it is asked again.
+async fn propose(
+    mut client: RegistryClient<tonic::transport::Channel>,
+    change: pb::ChangeInSyncRequest,
+) {
+    let mut request = Request::new(change);
+    request.set_timeout(SILENCE);
+    let _ = client.change_in_sync(request).await;
+}
+
 impl Known {
     fn take(&mut self, down: pb::HeartbeatDown) {
         self.index = self.index.max(down.index);
+        self.tablets.extend(down.tablets.into_iter().map(|t| (t.id, t)));
         for view in down.views.into_iter().filter_map(|v| v.partition) {
             self.views.insert((view.tid, view.pid), view);
         }
+    }
+
+    fn leads(&self, view: &common::Partition, run: u64) -> bool {
+        view.leader == self.id && view.leader_incarnation == run
+    }
+
+    /// Followers that are healthy have all there is.
+    fn changes(&self, me: &Me) -> Vec<pb::ChangeInSyncRequest> {
+        let led = self.views.values().filter(|view| self.leads(view, me.incarnation));
+        let change = |view: &common::Partition| {
+            let healthy = |id: &u32| self.tablets.get(id).filter(|t| t.healthy);
+            let member = |t: &common::TabletAddress| common::Member {
+                tablet: t.id,
+                incarnation: t.incarnation,
+                untrusted: false,
+            };
+            let mut in_sync = view.in_sync.clone();
+            let is_in = |id: &u32| view.in_sync.iter().any(|m| m.tablet == *id);
+            let others = view.replicas.iter().filter(|id| !is_in(id)).filter_map(healthy);
+            in_sync.extend(others.map(member));
+            (in_sync.len() > view.in_sync.len()).then(|| pb::ChangeInSyncRequest {
+                cluster: CLUSTER.into(),
+                tid: view.tid,
+                pid: view.pid,
+                epoch: view.epoch,
+                expected_version: view.version,
+                in_sync,
+                tablet: self.id,
+                incarnation: me.incarnation,
+            })
+        };
+        led.filter_map(change).collect()
     }
 
     /// Those that differ from the last ones.
     fn reports(&mut self, run: u64) -> Vec<pb::ReplicaReport> {
         let mut changed = Vec::new();
         for (&(tid, pid), view) in &self.views {
-            let leads = view.leader == self.id && view.leader_incarnation == run;
+            let leads = self.leads(view, run);
             let report = pb::ReplicaReport {
                 tid,
                 pid,

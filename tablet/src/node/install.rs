@@ -101,17 +101,17 @@ impl Node {
             let _ = files::publish(disk, &path, file);
         })?;
         self.await_synced(end)?;
-        let before = {
+        let (before, freed) = {
             let mut inner = self.look();
             let Some(p) = inner.partitions.get_mut(&key) else {
                 return Err(Refusal::from(Code::TableNotFound).into());
             };
-            drop(store.set_table(p.store.table().clone()));
+            let freed = store.set_table(p.store.table().clone());
             let before = p.installed(store, &snapshot, at);
             inner.touch(key);
-            before
+            (before, freed)
         };
-        drop(before);
+        drop((before, freed));
         self.report.notify_one();
         let offset = snapshot.header().offset;
         tracing::info!(%key, %offset, "a leader's snapshot is installed");

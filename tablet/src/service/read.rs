@@ -141,6 +141,13 @@ fn look<R: Read>(node: &Node, request: &R, since: Millis) -> Look<R> {
     }
     let find = |p: &Partition, epoch: Option<Epoch>| match request.find(node, p) {
         Ok(found) => Look::Read(found, epoch, about(p, false)),
+        // It may not have been told yet of an index that others have, or that it is filled.
+        Err(refusal)
+            if matches!(refusal.code, Code::IndexNotFound | Code::IndexFilling)
+                && !p.core.leads() =>
+        {
+            Look::Park(p.parked.clone().notified_owned(), Code::Behind.into(), about(p, true))
+        }
         Err(refusal) => Look::Answer(R::reply(Err(refusal), about(p, false))),
     };
     if !request.at_leader_only() {

@@ -164,10 +164,7 @@ async fn a_follower_that_hears_late_of_an_index_has_its_rows() {
     until("it follows again", || nameserver.report(2, TID, 0).offset == 3).await;
     assert_eq!(arrived(follower.status().await), (3, 1));
     assert_eq!(follower.rows("k", pb::ReadFrom::Any).await, [(1, "v1".into())]);
-
-    nameserver.change(|s| s.unheard.clear());
-    until("it shows all", || nameserver.report(2, TID, 0).commit == 3).await;
-    let by = async |client: &mut Client, index, key: &'static str| {
+    let scan = async |client: &mut Client, index, key: &'static str| {
         let scan = pb::ScanRequest {
             target: target(0),
             key: key.into(),
@@ -175,7 +172,20 @@ async fn a_follower_that_hears_late_of_an_index_has_its_rows() {
             from: pb::ReadFrom::Any.into(),
             ..Default::default()
         };
-        let reply = client.0.scan(scan).await.unwrap().into_inner();
+        client.0.scan(scan).await.unwrap().into_inner()
+    };
+    // Whether there is such an index the leader knows.
+    let refused = scan(&mut follower, 1, "other").await;
+    assert_eq!(
+        (said(&refused.status).0, refused.leader),
+        (Code::Behind as i32, first.endpoint.clone())
+    );
+    assert_eq!(said(&scan(&mut leader, 2, "other").await.status).0, Code::IndexNotFound as i32);
+
+    nameserver.change(|s| s.unheard.clear());
+    until("it shows all", || nameserver.report(2, TID, 0).commit == 3).await;
+    let by = async |client: &mut Client, index, key: &'static str| {
+        let reply = scan(client, index, key).await;
         assert_eq!(said(&reply.status), OK);
         reply.rows.iter().map(|r| r.ts).collect::<Vec<_>>()
     };
