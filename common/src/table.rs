@@ -318,16 +318,6 @@ impl Table {
         self.live_indexes().find(|(_, i)| i.name == name).map(|(at, _)| at)
     }
 
-    /// Out of which index rows are brought into one that was added: the first that was there before it, but for one
-    /// without a ts column the first of those without, which know the times of requests.
-    #[must_use]
-    pub fn filled_from(&self, added: usize) -> Option<usize> {
-        let index = self.indexes.get(added)?;
-        let before = || self.live_indexes().filter(|(_, i)| i.added.version < index.added.version);
-        let alike = before().find(|(_, i)| index.ts.is_none() && i.ts.is_none());
-        alike.or_else(|| before().next()).map(|(at, _)| at)
-    }
-
     /// The time that a row has in an index by its values; `None`: its request says that, or nothing does.
     #[must_use]
     pub fn time(&self, index: &Index, values: &[Value]) -> Option<u64> {

@@ -13,6 +13,7 @@ use stela_replica::message::Input;
 use crate::node::{Dropping, Inner, Node, Work};
 use crate::registry;
 use crate::snapshot::files as snapshots;
+use crate::write;
 
 /// How often cores that wait for something are told that time has passed.
 const TICK: Duration = Duration::from_millis(25);
@@ -44,6 +45,7 @@ pub async fn tick(node: Arc<Node>) {
                 let one = inner.removing.values().map(|(_, dropping)| dropping);
                 let left = inner.dropping.values().chain(one).flat_map(|d| &d.left);
                 left.for_each(|key| work.purge(*key));
+                write::empty_deleted(&node, inner, work);
             }
         });
         confirm_drops(&node);

@@ -167,6 +167,10 @@ pub struct Partition {
     pub paused: bool,
     /// The log may give back what it has of it: what cannot be in a snapshot stands in files of its own (R29).
     pub released: bool,
+    /// The entry by which it last took away, as a leader, the rows of deleted indexes.
+    pub emptied: Offset,
+    /// The entry that waits for this replica to be told of an index.
+    waits: Offset,
 }
 
 impl Partition {
@@ -211,6 +215,8 @@ impl Partition {
             making_now: false,
             paused: false,
             released: loaded.released,
+            emptied: Offset(0),
+            waits: Offset(0),
         }
     }
 
@@ -219,7 +225,7 @@ impl Partition {
         let Ready { mut store, dedup, applied, tail, wrong } = ready;
         store.set_expires(self.store.expires());
         if store.table() != self.store.table() {
-            drop(store.set_table(self.store.table().clone()));
+            store.set_table(self.store.table().clone());
         }
         self.recent = (Offset(self.last().0 + 1 - tail.len() as u64), tail);
         (self.store, self.dedup, self.applied) = (store, dedup, applied);
@@ -250,8 +256,15 @@ impl Partition {
                     self.ignored.insert(next);
                 }
                 Applied::Existed => {}
+                Applied::NotYet if self.core.leads() => {
+                    return Err(format!(
+                        "entry {next} names an index that the table does not have"
+                    ));
+                }
                 Applied::NotYet => {
-                    tracing::debug!(%key, entry = %next, "waits to be told of an index");
+                    if std::mem::replace(&mut self.waits, next) != next {
+                        tracing::warn!(%key, entry = %next, "an entry waits until a nameserver tells of its index");
+                    }
                     break;
                 }
             }
@@ -302,6 +315,7 @@ impl Partition {
         self.places.truncate(to, cut);
         self.dedup.truncated(to);
         self.epochs.truncate(to);
+        self.emptied = self.emptied.min(to);
         if to < self.applied {
             self.rebuild(log, key, to);
         }

@@ -20,7 +20,6 @@ use crate::chores::CONFIRM;
 use crate::disk::Held;
 use crate::loading;
 use crate::node::{Address, Dropping, Inner, Node, Work};
-use crate::store::Freed;
 
 /// No order keeps a leader from admitting writes for longer, ms.
 const LONGEST_DRAIN: u64 = 10_000;
@@ -88,7 +87,6 @@ pub fn apply(node: &Arc<Node>, told: Told) -> std::io::Result<()> {
         node.files.set_table(held)?;
     }
     let (mut activated, mut moved) = (false, !views.is_empty());
-    let mut freed = Vec::new();
     node.act(|inner, work| {
         for (id, address) in told.addresses {
             moved |=
@@ -96,7 +94,7 @@ pub fn apply(node: &Arc<Node>, told: Told) -> std::io::Result<()> {
         }
         inner.tables.extend(held);
         for (table, view) in views {
-            activated |= take(node, inner, work, (table, view), &mut freed);
+            activated |= take(node, inner, work, (table, view));
         }
         for (tid, created) in told.drops {
             drop_table(inner, work, tid, created);
@@ -170,14 +168,12 @@ fn to_remember(inner: &Inner, views: &[(Table, View)]) -> BTreeMap<TableId, Held
     changed
 }
 
-/// A decision about one partition with its table. Tells whether this tablet leads by it. What is not needed any more goes
-/// into `freed`, to be dropped without the lock.
+/// A decision about one partition with its table. Tells whether this tablet leads by it.
 fn take(
     node: &Arc<Node>,
     inner: &mut Inner,
     work: &mut Work,
     (table, view): (Table, View),
-    freed: &mut Vec<Freed>,
 ) -> bool {
     let key = view.key;
     let table = Arc::new(table);
@@ -194,7 +190,7 @@ fn take(
         }
         Some(p) if **p.store.table() != *table => {
             let options = table.options;
-            freed.push(p.store.set_table(table));
+            p.store.set_table(table);
             // What a void core takes for committed may not be what the log has.
             let committed = p.suspended.is_none().then(|| p.core.commit());
             node.step(inner, work, key, Input::Options(options), &[]);

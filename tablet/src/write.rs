@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use stela_common::clock::{Millis, wall_ms};
 use stela_common::code::{Code, Refusal};
 use stela_common::ids::{Epoch, PartitionKey};
-use stela_common::table::Ack;
+use stela_common::table::{Ack, Table};
 use stela_proto::tablet as pb;
 use stela_replica::message;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
+use crate::config::Format;
 use crate::node::{Inner, Node, Work};
 use crate::partition::{Caller, Partition, Waiter, refusal_of_write};
 use crate::store::dedup::Verdict;
@@ -185,6 +186,13 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
         // The news of an index that was added comes here, too.
         return refuse(caller, &Code::NotServing.into(), epoch);
     }
+    if let Request::Put(r) = &request
+        && r.filling
+        && !r.rows.iter().all(|row| is_filled_by(p.store.table(), row))
+    {
+        let text = "the index is not being filled any more";
+        return refuse(caller, &Refusal::new(Code::AddIndexFailed, text), epoch);
+    }
     let checked = match &request {
         Request::Put(r) => p.store.put(r, node.config.data_format, wall_ms()),
         Request::Delete(r) => p.store.delete(r, node.config.data_format, wall_ms()),
@@ -241,6 +249,34 @@ fn admit(node: &Node, inner: &mut Inner, work: &mut Work, request: Request, call
             work.client(key, admitted, body, waiter);
         }
         Err(refusal) => refuse(waiter.caller, &code_of(refusal).into(), epoch),
+    }
+}
+
+/// Does a row go into the index that is being filled, and into no other?
+fn is_filled_by(table: &Table, row: &pb::Row) -> bool {
+    let filling = table.filling().map(|(at, _)| at);
+    row.dimensions.iter().all(|d| Some(d.index as usize) == filling)
+}
+
+/// Takes away, in the partitions that are led here, the rows of indexes that were deleted: by an entry, so that whatever
+/// was decided by these rows before is decided by them on every replica, and when the log is read again.
+pub fn empty_deleted(node: &Node, inner: &mut Inner, work: &mut Work) {
+    // Earlier versions read no such entry: the rows stay.
+    if node.config.data_format == Format::Plain {
+        return;
+    }
+    for (key, p) in &mut inner.partitions {
+        if !p.core.serving() || p.suspended.is_some() || p.emptied > p.applied {
+            continue;
+        }
+        let Some(body) = p.store.emptying(wall_ms()) else { continue };
+        let level = p.store.table().options.ack;
+        if let Ok(admitted) = p.core.admit(level, Millis::now()) {
+            p.emptied = admitted.offset;
+            p.dedup.appended(admitted.offset, 0, 0);
+            let caller = Caller::Unary(oneshot::channel().0);
+            work.client(*key, admitted, body, Waiter { caller, repeatable: false, level });
+        }
     }
 }
 

@@ -13,7 +13,6 @@ use super::session::Slot;
 use super::table::added_since;
 use super::{Client, Row, Shared, TableHandle, WriteError};
 use crate::code::{Code, Refusal};
-use crate::row;
 use crate::table::{Ack, Table, limits};
 use crate::wire;
 
@@ -47,12 +46,23 @@ pub(super) enum Part {
     Rows {
         rows: Vec<pb::Row>,
         ack: pb::AckLevel,
-        if_absent: bool,
+        when: When,
         /// Of the table, whose indexes they have.
         version: u32,
     },
     /// Without who it goes to and its number.
     Delete(pb::DeleteRequest),
+}
+
+/// When a row is stored.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum When {
+    /// In any case.
+    Always,
+    /// If it is not there.
+    Absent,
+    /// The same, and if the index is being filled.
+    Filling,
 }
 
 impl Client {
@@ -83,7 +93,7 @@ impl Client {
             Some(Ack::All) => pb::AckLevel::All,
             Some(Ack::Leader) => pb::AckLevel::Leader,
         };
-        self.put_rows(table, rows, ack, false).await
+        self.put_rows(table, rows, ack, When::Always).await
     }
 
     /// Stores those of the rows that are not there: no row with the same bytes has the same time under the first of its
@@ -96,7 +106,21 @@ impl Client {
         table: &TableHandle,
         rows: Vec<Row>,
     ) -> Result<PutOutcome, WriteError> {
-        self.put_rows(table, rows, pb::AckLevel::Table, true).await
+        self.put_rows(table, rows, pb::AckLevel::Table, When::Absent).await
+    }
+
+    /// Brings rows into an index that is being filled, each with its key there alone, as
+    /// [`put_if_absent`](Self::put_if_absent) does. Once it is filled they are refused: what is deleted then does not
+    /// come back.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub async fn fill(
+        &self,
+        table: &TableHandle,
+        rows: Vec<Row>,
+    ) -> Result<PutOutcome, WriteError> {
+        self.put_rows(table, rows, pb::AckLevel::Table, When::Filling).await
     }
 
     /// Each row goes into all indexes that the table has when it is acknowledged.
@@ -105,7 +129,7 @@ impl Client {
         table: &TableHandle,
         mut rows: Vec<Row>,
         ack: pb::AckLevel,
-        if_absent: bool,
+        when: When,
     ) -> Result<PutOutcome, WriteError> {
         let mut definition = table.routes.definition();
         let complete = |definition: &Table, rows: &mut Vec<Row>| {
@@ -120,13 +144,10 @@ impl Client {
             table.routes.watch_filling(&self.0);
         }
         // Rows are on their way into an index that is being filled from there, too, and must not be there twice.
-        let how = |index, row: &Row| match Some(index) == filling {
-            true => (true, time_filled(&definition, index, row)),
-            false => (if_absent, row.time),
-        };
+        let how = |index| if Some(index) == filling { when.max(When::Absent) } else { when };
         let of_schema = rows.iter().filter(|_| definition.has_schema());
         let kept: Vec<(u64, Bytes)> = of_schema.map(|r| (r.time, r.value.clone())).collect();
-        let mut parts = parts_of(table, rows, ack, definition.version(), how);
+        let mut parts = parts_of(table, &definition, rows, ack, how);
         let mut outcome = self.write(table, parts, size).await?;
         loop {
             let newest = table.routes.definition();
@@ -148,8 +169,7 @@ impl Client {
             complete(&newest, &mut rows).map_err(|e| late(&e))?;
             let added: Vec<u32> = added_since(&newest, since).map(|(at, _)| at).collect();
             rows.iter_mut().for_each(|r| r.dimensions.retain(|(at, _)| added.contains(at)));
-            let how = |index, row: &Row| (true, time_filled(&newest, index, row));
-            parts = parts_of(table, rows, ack, newest.version(), how);
+            parts = parts_of(table, &newest, rows, ack, |_| When::Absent);
             let stored = self.write(table, parts, size).await.map_err(|e| late(&e))?;
             outcome.parts.extend(stored.parts);
             definition = newest;
@@ -206,45 +226,43 @@ fn check(rows: &[Row]) -> Result<usize, Refusal> {
     Ok(size)
 }
 
-/// The time with which a row comes into an index that was added, whether its writer brings it there or the partition that
-/// has it: that which it has in the index where that one finds it.
-pub(super) fn time_filled(table: &Table, index: u32, row: &Row) -> u64 {
-    let added = index as usize;
-    let from = table.filled_from(added).map(|from| &table.indexes[from]);
-    let Some(from) = from.filter(|i| i.ts.is_some() && table.indexes[added].ts.is_none()) else {
-        return row.time;
-    };
-    let values = row::decode(&table.columns, &row.value).ok();
-    values.and_then(|values| table.time(from, &values)).unwrap_or(row.time)
-}
+/// What dimensions of a row go together: the partition, when, and of which index alone.
+type Place = (u32, When, Option<u32>);
 
-/// By partition, the rows with those of their dimensions that are found there; apart from those others that are stored
-/// only where they are absent. `how` says that of a row in an index, and with which time.
+/// By partition, the rows with those of their dimensions that are found there; apart from others those that are stored
+/// only `when` they are absent.
 fn parts_of(
     table: &TableHandle,
+    definition: &Table,
     rows: Vec<Row>,
     ack: pb::AckLevel,
-    version: u32,
-    how: impl Fn(u32, &Row) -> (bool, u64),
+    when: impl Fn(u32) -> When,
 ) -> Vec<(u32, Part)> {
-    let mut parts: BTreeMap<(u32, bool), Vec<pb::Row>> = BTreeMap::new();
-    for row in rows {
-        let mut of_row: Vec<((u32, bool, u64), Vec<pb::Dimension>)> = Vec::with_capacity(1);
-        for (index, key) in &row.dimensions {
-            let (absent, time) = how(*index, &row);
-            let place = (table.partition_of(key), absent, time);
-            let dimension = pb::Dimension { index: *index, key: key.clone() };
+    // Whether a row is there is looked up by its first key: of one that was brought into an index that says nothing
+    // about others.
+    let alone = |index: u32, when| {
+        let added = definition.indexes.get(index as usize).is_some_and(|i| i.added.version > 0);
+        (when != When::Always && added).then_some(index)
+    };
+    let mut parts: BTreeMap<(u32, When), Vec<pb::Row>> = BTreeMap::new();
+    for Row { time, dimensions, value } in rows {
+        let mut of_row: Vec<(Place, Vec<pb::Dimension>)> = Vec::with_capacity(1);
+        for (index, key) in dimensions {
+            let when = when(index);
+            let place = (table.partition_of(&key), when, alone(index, when));
+            let dimension = pb::Dimension { index, key };
             match of_row.iter_mut().find(|(p, _)| *p == place) {
                 Some((_, there)) => there.push(dimension),
                 None => of_row.push((place, vec![dimension])),
             }
         }
-        for ((pid, absent, time), dimensions) in of_row {
-            let row = pb::Row { time, dimensions, value: row.value.clone() };
-            parts.entry((pid, absent)).or_default().push(row);
+        for ((pid, when, _), dimensions) in of_row {
+            let row = pb::Row { time, dimensions, value: value.clone() };
+            parts.entry((pid, when)).or_default().push(row);
         }
     }
-    let part = |((pid, if_absent), rows)| (pid, Part::Rows { rows, ack, if_absent, version });
+    let version = definition.version();
+    let part = |((pid, when), rows)| (pid, Part::Rows { rows, ack, when, version });
     parts.into_iter().map(part).collect()
 }
 
@@ -287,15 +305,16 @@ fn request(
     let target = Some(pb::Target { tid: table.tid(), pid, epoch });
     let (session, seq) = (slot.session, slot.seq);
     match part {
-        Part::Rows { rows, ack, if_absent, version } => pb::call::Kind::Put(pb::PutRequest {
+        Part::Rows { rows, ack, when, version } => pb::call::Kind::Put(pb::PutRequest {
             target,
             session,
             seq,
             rows: rows.clone(),
             again,
             ack: (*ack).into(),
-            if_absent: *if_absent,
+            if_absent: *when != When::Always,
             table_version: *version,
+            filling: *when == When::Filling,
         }),
         Part::Delete(request) => {
             let request = request.clone();

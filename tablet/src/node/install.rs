@@ -101,17 +101,17 @@ impl Node {
             let _ = files::publish(disk, &path, file);
         })?;
         self.await_synced(end)?;
-        let (before, freed) = {
+        let before = {
             let mut inner = self.look();
             let Some(p) = inner.partitions.get_mut(&key) else {
                 return Err(Refusal::from(Code::TableNotFound).into());
             };
-            let freed = store.set_table(p.store.table().clone());
+            store.set_table(p.store.table().clone());
             let before = p.installed(store, &snapshot, at);
             inner.touch(key);
-            (before, freed)
+            before
         };
-        drop((before, freed));
+        drop(before);
         self.report.notify_one();
         let offset = snapshot.header().offset;
         tracing::info!(%key, %offset, "a leader's snapshot is installed");

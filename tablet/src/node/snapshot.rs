@@ -260,13 +260,12 @@ impl Node {
         let replay_from = snapshot.header().replay_from;
         let mut store = Store::load(plan.table.clone(), snapshot)?;
         let mut have = store.base();
-        let mut freed = Vec::new();
         loop {
             let (places, to) = {
                 let mut inner = self.look();
                 let p = current(&mut inner, key, plan)?;
                 // What is readable there names no other indexes.
-                freed.push(store.set_table(p.store.table().clone()));
+                store.set_table(p.store.table().clone());
                 if p.applied.0.saturating_sub(have.0) <= AT_ONCE {
                     while have < p.applied {
                         have = have.next();

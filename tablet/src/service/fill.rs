@@ -1,11 +1,13 @@
 //! Bringing the rows of a partition into an index that was added.
 //!
-//! The leader goes through what it has by [another index](Table::filled_from) and puts each row where its new key belongs, as a client does
+//! The leader goes through what it has by another index and puts each row where its new key belongs, as a client does
 //! and only there, unless it is there already. **Invariants**
 //! * It begins when all is readable that was let in before this replica knew of the index; from then on who writes must
 //!   know of it, and sees to it that rows come into it ([`Code::StaleTable`]). A leader that is elected later knows of it
 //!   from the start, since the decision brings the table along. So no row is left out.
-//! * Rows with one key and time keep their order: older inserts are put first.
+//! * Rows with one key and time in both indexes keep their order: older inserts are put first.
+//! * Once the index is filled no row is put any more ([`Client::fill`]), also by a call that was begun before and forgotten:
+//!   what is deleted then would come back.
 //! * It may be begun any number of times, by whoever leads: what is there is not put again.
 
 use std::sync::Arc;
@@ -53,7 +55,7 @@ pub(super) async fn fill(node: &Arc<Node>, request: pb::FillIndexRequest) -> Res
     if handle.table().version() != table.version() {
         return Err(Code::StaleTable.into());
     }
-    let from = table.filled_from(index).unwrap_or(0);
+    let from = source(&table, index);
     let mut page = pb::TraverseRequest {
         target: Some(pb::Target { tid: request.tid, pid: request.pid, epoch: epoch.0 }),
         index: u32::try_from(from).unwrap_or_default(),
@@ -72,7 +74,7 @@ pub(super) async fn fill(node: &Arc<Node>, request: pb::FillIndexRequest) -> Res
         let stored: Vec<Row> = stored.into_iter().flatten().collect();
         filled += stored.len();
         for rows in some_at_a_time(stored) {
-            client.put_if_absent(&handle, rows).await.map_err(|e| match e {
+            client.fill(&handle, rows).await.map_err(|e| match e {
                 WriteError::Refused(refusal) => refusal,
                 unknown => Refusal::new(Code::UnknownOutcome, unknown.to_string()),
             })?;
@@ -110,6 +112,15 @@ fn applied(node: &Node, key: PartitionKey, epoch: Epoch) -> Result<Offset, Refus
         return Err(Code::TableIsFollower.into());
     }
     Ok(p.applied)
+}
+
+/// Out of which index one is filled: the first, but one without a ts column out of one without, which has the times of
+/// the requests. There is one: where
+/// all have a column, one that is added gets that of the first.
+fn source(table: &Table, index: usize) -> usize {
+    let timed = table.indexes[index].ts.is_some();
+    let mut others = table.live_indexes().filter(|(at, _)| *at != index);
+    others.find(|(_, i)| timed || i.ts.is_none()).map_or(0, |(at, _)| at)
 }
 
 /// How many rows, from the first on, have all before them that have their key and time.

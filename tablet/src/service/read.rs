@@ -146,7 +146,7 @@ fn look<R: Read>(node: &Node, request: &R, since: Millis) -> Look<R> {
             if matches!(refusal.code, Code::IndexNotFound | Code::IndexFilling)
                 && !p.core.leads() =>
         {
-            Look::Park(p.parked.clone().notified_owned(), Code::Behind.into(), about(p, true))
+            Look::Answer(R::reply(Err(Code::Behind.into()), about(p, true)))
         }
         Err(refusal) => Look::Answer(R::reply(Err(refusal), about(p, false))),
     };

@@ -21,9 +21,7 @@ impl Store {
         ttl: &Ttl,
         now: u64,
     ) -> Result<bool, String> {
-        if self.kept(dimension.index).is_none()
-            || !self.settle(dimension.index, dimension.key, ttl, now)
-        {
+        if !self.settle(dimension.index, dimension.key, ttl, now) {
             return Ok(false);
         }
         let Some(list) = self.indexes[dimension.index].get(dimension.key) else { return Ok(false) };

@@ -46,9 +46,6 @@ impl Store {
                     let at = at.0 + (RECORD_HEADER + row.place) as u64;
                     let place = if row.summed { at } else { at | PLAIN };
                     for dimension in row.dimensions {
-                        if self.kept(dimension.index).is_none() {
-                            continue;
-                        }
                         if bulk.rows.len() <= dimension.index {
                             bulk.rows.resize_with(dimension.index + 1, Vec::new);
                         }
@@ -73,7 +70,7 @@ impl Store {
     pub fn bring_in(&mut self, bulk: &mut Bulk) {
         for (at, rows) in bulk.rows.iter_mut().enumerate() {
             let most = self.most.get(at).copied().unwrap_or(usize::MAX);
-            if let Some(index) = self.kept(at) {
+            if let Some(index) = self.indexes.get_mut(at) {
                 order(rows, &mut bulk.order);
                 bring(index, rows, &bulk.order, most);
             }

@@ -8,6 +8,9 @@
 //!   end with the same rows, and a row that was beyond a limit does not come back when others are taken from before it.
 //! * What is missing in an index is no error: it has expired there, or is stored in another partition.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use bytes::Bytes;
 use stela_common::log::Log;
 use stela_common::row;
 use stela_common::table::Ttl;
@@ -18,6 +21,18 @@ use super::index::Index;
 use super::list::{List, Point};
 use super::ttl;
 use super::values::Values;
+
+/// So many rows are looked for in the other indexes at a time.
+const AT_ONCE: usize = 4096;
+
+/// What a row is known by in another index.
+struct Twin {
+    place: u64,
+    /// Its time there; `None`: that cannot be told.
+    ts: Option<u64>,
+    /// Of its value.
+    hash: u64,
+}
 
 /// The positions of rows in a list that a deletion is about.
 fn positions(list: &List, which: &Which<'_>) -> std::ops::Range<usize> {
@@ -43,12 +58,11 @@ impl Store {
     pub(super) fn delete_rows(&mut self, log: &Log, deletes: Deletes<'_>) -> Result<(), String> {
         let (now, everywhere) = (deletes.now, deletes.everywhere);
         for delete in deletes {
-            // An index that the table does not have any more is nobody's.
-            if self.kept(delete.index).is_none() {
-                continue;
-            }
             match delete.which.key() {
                 Some(key) => self.delete_key(log, &delete, key, now, everywhere)?,
+                None if delete.which == Which::ALL && !everywhere => {
+                    free(std::mem::take(&mut self.indexes[delete.index]));
+                }
                 None => {
                     let keys: Vec<Vec<u8>> =
                         self.indexes[delete.index].from(b"").map(|(key, _)| key.to_vec()).collect();
@@ -81,9 +95,9 @@ impl Store {
             let points = points(range.end);
             return self.take_alike(log, delete.index, key, points, hash);
         }
-        if everywhere && self.table.has_schema() && self.table.live_indexes().count() > 1 {
-            for point in points(range.end) {
-                self.delete_elsewhere(log, delete.index, point, now)?;
+        if everywhere && self.table.has_schema() && self.indexes.len() > 1 {
+            for points in points(range.end).chunks(AT_ONCE) {
+                self.delete_elsewhere(log, delete.index, points, now)?;
             }
         }
         self.indexes[delete.index].change(key, |list| list.remove(range));
@@ -100,38 +114,73 @@ impl Store {
         live > 0
     }
 
-    /// Takes a row out of the other indexes.
+    /// Takes rows out of the other indexes, also out of those that were deleted and still have some.
     fn delete_elsewhere(
         &mut self,
         log: &Log,
         not: usize,
-        point: Point,
+        points: &[Point],
         now: u64,
     ) -> Result<(), String> {
         let table = self.table.clone();
+        let others = (0..self.indexes.len()).filter(|at| *at != not);
+        let others: Vec<usize> = others.filter(|at| self.indexes[*at].rows() > 0).collect();
+        let mut twins: BTreeMap<(usize, Bytes), Vec<Twin>> = BTreeMap::new();
         let seen =
             |value: &[u8]| Some((row::decode(&table.columns, value).ok()?, entry::hash(value)));
-        // Who stored something that is no row is in no other index.
-        let Some((values, hash)) = self.see(log, point, seen)? else { return Ok(()) };
-        let found = &table.indexes[not];
-        for (at, definition) in table.live_indexes().filter(|(at, _)| *at != not) {
-            let key = table.key(definition, &values);
-            if !self.settle(at, &key, &definition.ttl, now) {
-                continue;
-            }
-            let Some(list) = self.indexes[at].get(&key) else { continue };
-            let ts = table.time_beside(definition, &values, (found, point.ts));
-            let range = positions(list, &Which::Row { key: &key, ts, hash });
-            let points = || list.from(range.start).take(range.len());
-            let same = points().find(|p| p.place == point.place);
-            if let Some(same) = same {
-                take(&mut self.indexes[at], &key, same);
-            } else if found.added.version.max(definition.added.version) > 0 {
-                // What was brought into an index that was added stands at a place of its own.
-                let points = points().collect();
-                self.take_alike(log, at, &key, points, hash)?;
+        for point in points {
+            // Who stored something that is no row is in no other index.
+            let Some((values, hash)) = self.see(log, *point, seen)? else { continue };
+            for at in &others {
+                let index = &table.indexes[*at];
+                let ts = table.time_beside(index, &values, (&table.indexes[not], point.ts));
+                let twin = Twin { place: point.place, ts, hash };
+                twins.entry((*at, table.key(index, &values))).or_default().push(twin);
             }
         }
+        for ((at, key), twins) in twins {
+            let index = &table.indexes[at];
+            if self.settle(at, &key, &index.ttl, now) {
+                let brought = index.added.version.max(table.indexes[not].added.version) > 0;
+                self.take_twins(log, at, &key, &twins, brought)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes rows out of a key. What was `brought` into an index that was added stands at a place of its own.
+    fn take_twins(
+        &mut self,
+        log: &Log,
+        at: usize,
+        key: &[u8],
+        twins: &[Twin],
+        brought: bool,
+    ) -> Result<(), String> {
+        let Some(list) = self.indexes[at].get(key) else { return Ok(()) };
+        let times: Option<BTreeSet<u64>> = twins.iter().map(|twin| twin.ts).collect();
+        let candidates: Vec<Point> = match times {
+            Some(times) => {
+                let of = |ts| list.from(list.newer_than(ts)).take_while(move |p| p.ts == ts);
+                times.into_iter().flat_map(of).collect()
+            }
+            None => list.from(0).collect(),
+        };
+        let places: HashSet<u64> = twins.iter().map(|twin| twin.place).collect();
+        let (mut gone, others): (Vec<_>, Vec<_>) =
+            candidates.into_iter().partition(|point| places.contains(&point.place));
+        if brought && gone.len() < twins.len() {
+            let found: HashSet<u64> = gone.iter().map(|point| point.place).collect();
+            let missing = twins.iter().filter(|twin| !found.contains(&twin.place));
+            let alike: HashSet<(Option<u64>, u64)> = missing.map(|t| (t.ts, t.hash)).collect();
+            for point in others {
+                let hash = self.see(log, point, entry::hash)?;
+                if alike.contains(&(Some(point.ts), hash)) || alike.contains(&(None, hash)) {
+                    gone.push(point);
+                }
+            }
+        }
+        gone.into_iter().for_each(|point| take(&mut self.indexes[at], key, point));
         Ok(())
     }
 
@@ -173,4 +222,10 @@ fn take(index: &mut Index, key: &[u8], point: Point) {
         let at = list.from(newer).take_while(|p| p.ts == point.ts).position(|p| p == point);
         at.is_none_or(|at| list.remove(newer + at..newer + at + 1))
     });
+}
+
+/// To drop an index takes a while, which nobody who holds the node's lock should wait for.
+fn free(index: Index) {
+    // Where there is no thread to be had it is dropped here.
+    let _ = std::thread::Builder::new().spawn(move || drop(index));
 }

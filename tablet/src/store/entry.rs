@@ -253,6 +253,9 @@ pub enum Which<'a> {
 }
 
 impl<'a> Which<'a> {
+    /// All rows of all keys.
+    pub const ALL: Self = Self::Times { key: None, newest: u64::MAX, oldest: None };
+
     /// The key that it is about, if it is one.
     #[must_use]
     pub fn key(&self) -> Option<&'a [u8]> {

@@ -65,7 +65,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Fills an index with the keys of a file. One that was deleted is nobody's.
+    /// Fills an index with the keys of a file.
     fn fill(
         &mut self,
         at: usize,
@@ -74,10 +74,7 @@ impl Store {
         ordered: impl Fn(&[u8], &[u8]) -> bool,
         place: impl Fn(u64) -> Option<u64>,
     ) -> Result<(), &'static str> {
-        if at >= self.indexes.len() {
-            return Err("the table does not have the index");
-        }
-        let Some(index) = self.kept(at) else { return Ok(()) };
+        let index = self.indexes.get_mut(at).ok_or("the table does not have the index")?;
         let mut before = None;
         for key in keys {
             let (key, rows) = key?;

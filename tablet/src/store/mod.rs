@@ -6,8 +6,9 @@
 //!   needs no undo, and every replica has the same rows in the same order (R28).
 //! * Time to live is looked at when rows are read; the sweep only gives memory back. A changed one holds at once. While
 //!   expiry is off ([`Store::set_expires`]) rows neither expire nor go.
-//! * A deleted index keeps its place and is empty, whatever the log says of it. One that was added is empty until it is
-//!   filled.
+//! * A deleted index keeps its place, and nothing is read by it. Its rows stay until an entry of the log takes them away
+//!   ([`emptying`](Store::emptying)): deletions that were made by it are applied to the same rows by every replica, and
+//!   whenever the log is read again. One that was added is empty until it is filled.
 //! * A replica may hear of an added index after entries that name it have arrived. Those are not applied before it has, nor
 //!   any behind them ([`Applied::NotYet`]): what it left out it would lack for good.
 //! * A deletion removes what is stored under the keys of the indexes that it names, as of its place in the log.
@@ -39,7 +40,7 @@ pub mod values;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use entry::{Content, Entry};
+use entry::{Content, Entry, Which};
 use index::Index;
 use list::{List, Point};
 use stela_common::code::{Code, Refusal};
@@ -80,10 +81,6 @@ pub enum Applied {
     NotYet,
 }
 
-/// Indexes that are not needed any more: to drop them takes a while, which nobody who holds a lock should wait for.
-#[derive(Debug, Default)]
-pub struct Freed(#[allow(dead_code)] Vec<Index>); // it is there to be dropped
-
 impl Store {
     /// Nothing yet.
     #[must_use]
@@ -97,7 +94,7 @@ impl Store {
             expires: true,
             most: Vec::new(),
         };
-        drop(store.set_table(table));
+        store.set_table(table);
         store
     }
 
@@ -107,18 +104,13 @@ impl Store {
         &self.table
     }
 
-    /// The table has changed: columns or indexes were added at the end, or an index was deleted. Returns what is not
-    /// needed any more.
-    pub fn set_table(&mut self, table: Arc<Table>) -> Freed {
+    /// The table has changed: columns or indexes were added at the end, or an index was deleted.
+    pub fn set_table(&mut self, table: Arc<Table>) {
         self.times =
             table.indexes.iter().map(|i| i.ts.as_ref().and_then(|ts| table.column(ts))).collect();
-        let mut freed = self.indexes.split_off(self.indexes.len().min(table.indexes.len()));
         self.indexes.resize_with(table.indexes.len(), Index::default);
-        let deleted = self.indexes.iter_mut().zip(&table.indexes).filter(|(_, d)| d.deleted);
-        freed.extend(deleted.map(|(index, _)| std::mem::take(index)));
         self.table = table;
         self.limit();
-        Freed(freed)
     }
 
     /// A hot key does not wait for the sweep.
@@ -174,6 +166,19 @@ impl Store {
         check::delete(&self.table, request, format, now)
     }
 
+    /// The entry, admitted at wall time `now` (ms), that takes away the rows of indexes that were deleted; `None`: they
+    /// have none.
+    #[must_use]
+    pub fn emptying(&self, now: u64) -> Option<Bytes> {
+        let indexes = self.indexes.iter().zip(&self.table.indexes);
+        let left = (0..).zip(indexes).filter(|(_, (index, d))| d.deleted && index.rows() > 0);
+        let mut left = left.map(|(at, _)| at).peekable();
+        left.peek()?;
+        let mut writer = entry::Writer::delete(0, 0, now, false);
+        left.for_each(|at| writer.rows(at, Which::ALL, &Ttl::default()));
+        Some(writer.finish())
+    }
+
     /// Applies the entry whose record stands at `at` in the log.
     ///
     /// # Errors
@@ -198,7 +203,7 @@ impl Store {
         self.grown += (RECORD_HEADER + entry.bytes()) as u64;
         match entry.content() {
             Content::Rows(rows) => {
-                let mut stored = false;
+                let mut stored = !rows.if_absent();
                 for row in rows {
                     if let Some((now, ttl)) = row.if_absent
                         && let Some(first) = row.dimensions.clone().next()
@@ -211,8 +216,9 @@ impl Store {
                     let place = if row.summed { at } else { at | PLAIN };
                     for dimension in row.dimensions {
                         let most = self.most.get(dimension.index).copied();
-                        // An index that the table does not have any more is nobody's.
-                        if let (Some(index), Some(most)) = (self.kept(dimension.index), most) {
+                        if let (Some(index), Some(most)) =
+                            (self.indexes.get_mut(dimension.index), most)
+                        {
                             let point = Point { ts: dimension.ts, place };
                             index.insert(dimension.key, point, most);
                         }
@@ -286,12 +292,6 @@ impl Store {
 
     fn expired(&self, ttl: &Ttl, ts: u64, position: u64, now: u64) -> bool {
         self.expires && ttl.expired(ts, position, now)
-    }
-
-    /// The index into which rows go; `None`: it was deleted.
-    fn kept(&mut self, at: usize) -> Option<&mut Index> {
-        let deleted = self.table.indexes.get(at).is_none_or(|definition| definition.deleted);
-        self.indexes.get_mut(at).filter(|_| !deleted)
     }
 
     fn index(&self, index: u32) -> Result<(&Index, &Ttl), Refusal> {

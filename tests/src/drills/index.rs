@@ -89,7 +89,7 @@ fn definition() -> Table {
             column("at", ColumnType::BigInt),
             column("number", ColumnType::BigInt),
         ],
-        indexes: vec![index("card", "card", Some("at"))],
+        indexes: vec![index("card", "card", None)],
         partition_num: 4,
         replica_num: 3,
         options: Options::default(),

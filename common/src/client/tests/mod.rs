@@ -191,52 +191,28 @@ async fn a_repeated_deletion_learns_of_a_new_index() {
     assert!(matches!(error, WriteError::Unknown(_)), "{error:?}");
 }
 
-/// Who writes while an index without a time column is filled, and who fills it, gave its rows different times: they were
-/// there twice.
-#[test]
-fn a_row_has_one_time_in_an_index_that_is_filled() {
-    use crate::row::Value;
-    use crate::table::{Added, Column, ColumnType, Index, Options, Table, Ttl};
-    let index = |name: &str, ts: Option<&str>, version| Index {
-        name: name.into(),
-        columns: vec!["a".into()],
-        ts: ts.map(Into::into),
-        ttl: Ttl::default(),
-        deleted: false,
-        added: Added { version, filling: version > 0 },
+/// Whether a row is there was asked of its first key alone, also for an index that had been added: it was not brought there.
+#[tokio::test]
+async fn what_is_stored_if_it_is_absent_is_looked_for_in_an_added_index_too() {
+    let fake = tablet(|_| stored(1)).await;
+    let mut row = table_row(&[&fake.endpoint], &[&fake.endpoint]);
+    let indexes = &mut row.table.as_mut().unwrap().indexes;
+    for (name, version) in [("second", 0), ("added", 1)] {
+        let index = stela_proto::common::Index { name: name.into(), version, ..indexes[0].clone() };
+        indexes.push(index);
+    }
+    let (client, table, _server, _) = client(row, SHORT).await;
+    let dimensions = (0..3).map(|index| (index, "k".into())).collect();
+    let row = Row { time: 1, dimensions, value: "v".into() };
+    let asked = |fake: &fake::Fake<pb::Call>| -> Vec<Vec<u32>> {
+        let call = fake.seen.lock().pop().unwrap();
+        let Some(pb::call::Kind::Put(put)) = call.kind else { panic!("not a put") };
+        put.rows.iter().map(|r| r.dimensions.iter().map(|d| d.index).collect()).collect()
     };
-    let column = |name: &str, kind| Column { name: name.into(), kind, not_null: true };
-    let table = |indexes| Table {
-        tid: crate::ids::TableId(7),
-        db: "db".into(),
-        name: "t".into(),
-        columns: vec![column("a", ColumnType::Varchar), column("t", ColumnType::BigInt)],
-        indexes,
-        partition_num: 1,
-        replica_num: 1,
-        options: Options::default(),
-        created_index: 3,
-        added_columns: 0,
-    };
-    let time = |added: usize, indexes: Vec<Index>| {
-        let table = table(indexes);
-        let values = [Value::Varchar("a".into()), Value::BigInt(5)];
-        let value = bytes::Bytes::from(crate::row::encode(&table.columns, &values).unwrap());
-        let row = Row { time: 100, dimensions: vec![], value };
-        (table.filled_from(added), write::time_filled(&table, u32::try_from(added).unwrap(), &row))
-    };
-    let timed = || index("timed", Some("t"), 0);
-    assert_eq!(time(1, vec![timed(), index("new", None, 1)]), (Some(0), 5));
-    assert_eq!(
-        time(1, vec![timed(), index("new", None, 1), index("newer", None, 2)]),
-        (Some(0), 5)
-    );
-    // Where another index knows the time of the request, it is that.
-    assert_eq!(
-        time(2, vec![timed(), index("plain", None, 0), index("new", None, 1)]),
-        (Some(1), 100)
-    );
-    assert_eq!(time(1, vec![index("plain", None, 0), index("new", Some("t"), 1)]).0, Some(0));
+    client.put_if_absent(&table, vec![row.clone()]).await.unwrap();
+    assert_eq!(asked(&fake), [vec![0, 1], vec![2]]);
+    client.put(&table, vec![row]).await.unwrap();
+    assert_eq!(asked(&fake), [vec![0, 1, 2]]);
 }
 
 #[tokio::test]

@@ -458,8 +458,14 @@ impl Step<'_> {
                 }
                 // Nobody can tell under which key a row without a schema would be.
                 let added = Added { version: table.version() + 1, filling: table.has_schema() };
+                let mut index = Index { added, ..index.clone() };
+                // The times of requests are known where an index has them.
+                let timed = table.live_indexes().all(|(_, i)| i.ts.is_some());
+                if index.ts.is_none() && timed {
+                    index.ts = table.first_index().and_then(|at| table.indexes[at].ts.clone());
+                }
                 // At a place that no index had before: who has not heard of it must not take its rows for another's.
-                table.indexes.push(Index { added, ..index.clone() });
+                table.indexes.push(index);
             }
             Alter::DeleteIndex(name) => {
                 let Some(at) = table.index(name) else {

@@ -540,6 +540,18 @@ fn a_definition_changes() {
     let deleted =
         |w: &World| w.state.tables[&tid].indexes.iter().map(|i| i.deleted).collect::<Vec<_>>();
     assert_eq!(deleted(&w), [false, true, false]);
+    // Where all indexes have a ts column, nobody knows the times of requests any more.
+    let at = |name: &str| Index { ts: Some("at".into()), ..index(name) };
+    let timed = stela_common::table::Table {
+        columns: vec![column("card", ColumnType::Varchar), column("at", ColumnType::BigInt)],
+        indexes: vec![at("card")],
+        ..super::table("timed", 1, 1)
+    };
+    let tid = w.create_as(timed, &[&[a]]);
+    let timed = TableRef::Name { db: "db".into(), name: "timed".into() };
+    let other = Index { name: "other".into(), ..index("card") };
+    w.done(order(Order::Alter { table: timed, change: Alter::AddIndex(other) }));
+    assert_eq!(w.state.tables[&tid].indexes[1].ts.as_deref(), Some("at"));
 }
 
 /// An index that was added is there when every partition has brought its rows into it, and not at all if one does not.

@@ -1,9 +1,11 @@
 //! Snapshots of a partition that is written meanwhile, and starts from them.
 
+use stela_common::row::{self, Value};
 use stela_common::table::TtlKind;
 
 use super::*;
 use crate::store::dedup::{Dedup, Verdict};
+use crate::store::tests::with_times;
 
 const KEYS: [&str; 4] = ["k0", "k1", "k2", "k3"];
 
@@ -335,4 +337,68 @@ async fn what_is_not_committed_is_in_no_snapshot() {
         assert_eq!(p.quarantine, None);
     }
     assert_eq!(seen(node, KEY, &KEYS).rows, before.rows[1..]);
+}
+
+/// Rows of a deleted index go by an entry, and what was deleted by it stays deleted in snapshots and after starts.
+#[tokio::test]
+async fn a_deletion_by_an_index_that_is_deleted_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = Running::on(Disk::real(), dir.path());
+    let mut table = with_times();
+    run.lead_table(KEY, 1, table.clone()).await;
+    for n in 0..10 {
+        let values = [Value::Varchar(format!("a{}", n % 2)), Value::BigInt(n)];
+        let value = Bytes::from(row::encode(&table.columns, &values).unwrap());
+        let key = Bytes::from(format!("a{}", n % 2));
+        let dimensions = (0..2).map(|index| pb::Dimension { index, key: key.clone() }).collect();
+        run.request(KEY, (0, 0), vec![pb::Row { time: 1, dimensions, value }]).await;
+    }
+    let delete = pb::DeleteRequest {
+        target: Some(pb::Target { tid: KEY.tid.0, pid: KEY.pid.0, epoch: 0 }),
+        dimensions: vec![pb::Dimension { index: 1, key: "a1".into() }],
+        ..Default::default()
+    };
+    assert_eq!(run.say(Request::Delete(delete)).await.status.unwrap().code, 0);
+    table.indexes[1].deleted = true;
+    run.told(KEY, 1, ME, table);
+    let left = |node: &Node| {
+        let inner = node.look();
+        let store = &inner.partitions[&KEY].store;
+        (store.stored(0, b"a0").unwrap(), store.stored(0, b"a1").unwrap(), store.emptying(0))
+    };
+    until("its rows are gone", || left(&run.node) == (5, 0, None)).await;
+    run.node.make_snapshot(KEY).await.unwrap();
+    assert_eq!(left(&run.node), (5, 0, None));
+    run.kill().await;
+    let node = open_on(Disk::real(), config(dir.path()));
+    assert_eq!(left(&node), (5, 0, None));
+}
+
+/// A call that fills an index and was forgotten went on when rows could be deleted again: they came back.
+#[tokio::test]
+async fn an_index_is_filled_only_while_it_is_being_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = Running::on(Disk::real(), dir.path());
+    let mut table = with_times();
+    table.indexes[1].added = stela_common::table::Added { version: 1, filling: true };
+    run.lead_table(KEY, 1, table.clone()).await;
+    let values = [Value::Varchar("a".into()), Value::BigInt(5)];
+    let value = Bytes::from(row::encode(&table.columns, &values).unwrap());
+    let put = async |index| {
+        let dimensions = vec![pb::Dimension { index, key: "a".into() }];
+        let put = pb::PutRequest {
+            target: Some(pb::Target { tid: KEY.tid.0, pid: KEY.pid.0, epoch: 0 }),
+            rows: vec![pb::Row { time: 1, dimensions, value: value.clone() }],
+            table_version: 1,
+            if_absent: true,
+            filling: true,
+            ..Default::default()
+        };
+        run.say(Request::Put(put)).await.status.unwrap().code
+    };
+    let refused = stela_common::code::Code::AddIndexFailed as i32;
+    assert_eq!((put(1).await, put(0).await), (0, refused));
+    table.indexes[1].added.filling = false;
+    run.told(KEY, 1, ME, table.clone());
+    assert_eq!(put(1).await, refused);
 }
