@@ -92,8 +92,14 @@ impl Store {
             list.from(range.start).take(to.saturating_sub(range.start)).collect()
         };
         if let Which::Row { hash, .. } = delete.which {
-            let points = points(range.end);
-            return self.take_alike(log, delete.index, key, points, hash);
+            let mut gone = Vec::new();
+            for point in points(range.end) {
+                if self.see(log, point, |value| entry::hash(value) == hash)? {
+                    gone.push(point);
+                }
+            }
+            gone.into_iter().for_each(|point| take(&mut self.indexes[delete.index], key, point));
+            return Ok(());
         }
         if everywhere && self.table.has_schema() && self.indexes.len() > 1 {
             for points in points(range.end).chunks(AT_ONCE) {
@@ -181,25 +187,6 @@ impl Store {
             }
         }
         gone.into_iter().for_each(|point| take(&mut self.indexes[at], key, point));
-        Ok(())
-    }
-
-    /// Takes those of a key's rows out of an index whose value has that hash.
-    fn take_alike(
-        &mut self,
-        log: &Log,
-        index: usize,
-        key: &[u8],
-        points: Vec<Point>,
-        hash: u64,
-    ) -> Result<(), String> {
-        let mut gone = Vec::new();
-        for point in points {
-            if self.see(log, point, |value| entry::hash(value) == hash)? {
-                gone.push(point);
-            }
-        }
-        gone.into_iter().for_each(|point| take(&mut self.indexes[index], key, point));
         Ok(())
     }
 

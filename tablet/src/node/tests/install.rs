@@ -128,6 +128,31 @@ async fn a_snapshot_that_does_not_fit_is_refused_and_the_copy_stays() {
 }
 
 /// R26: the log says that a snapshot took effect, and it is not there.
+/// Rows of an index of which the replica has not been told would be left out for good: the file waits.
+#[tokio::test]
+async fn a_snapshot_waits_until_the_replica_is_told_of_its_indexes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("incoming");
+    let two = |table: &mut Table| {
+        let added = stela_common::table::Index { name: "b".into(), ..table.indexes[0].clone() };
+        table.indexes.push(added);
+    };
+    foreign(&file, 20, two).await;
+    let run = Running::on(Disk::real(), dir.path());
+    behind(&run, 7).await;
+    let before = seen(&run.node, KEY, &["k"]);
+    let install =
+        async || run.node.install_snapshot(KEY, file.clone(), Some(Offset(3)), |_| true).await;
+    let why = install().await.unwrap_err().text;
+    assert!(why.contains("has not been told of an index"), "{why}");
+    assert!(stela_common::fs::exists(&file), "it is tried again with the same file");
+    assert_eq!(seen(&run.node, KEY, &["k"]), before);
+    let mut table = plain();
+    two(&mut table);
+    run.told(KEY, 2, LEADER, table);
+    assert_eq!(install().await, Ok(Offset(20)));
+}
+
 #[tokio::test]
 async fn an_installed_snapshot_that_is_missing_is_damage() {
     let dir = tempfile::tempdir().unwrap();
